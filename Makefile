@@ -1,0 +1,93 @@
+# Drover's build. `make run` shows the whole thing, `make test` proves it; everything else is for people who work on it.
+# Whatever is downloaded or built goes to .cache/ and bin/, which git ignores.
+
+SHELL        := /bin/bash
+.SHELLFLAGS  := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+GO           ?= go
+CACHE        := $(CURDIR)/.cache
+# The geth that is run is the geth that replicas embed: one version, pinned in go.mod.
+GETH_VERSION := $(shell sed -n 's|.*github.com/ethereum/go-ethereum v\([0-9.]*\).*|\1|p' go.mod | head -1)
+GETH         := $(CACHE)/bin/geth-$(GETH_VERSION)
+LINT_VERSION := v2.15.0
+LINT         := $(CACHE)/bin/golangci-lint-$(LINT_VERSION)
+SOURCES      := $(shell git ls-files '*.go' 2>/dev/null) go.mod go.sum
+
+# Packages whose tests are fast and need no geth; the rest of the suite is in ./e2e.
+UNIT         := $(shell $(GO) list ./... 2>/dev/null | grep -v /e2e)
+
+export DROVER_TEST_GETH := $(GETH)
+export DROVER_TEST_BIN  := $(CURDIR)/bin/drover-race
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build $(GETH) ## a whole cluster on this machine: broker, geth, master, two replicas (ARGS="--fresh" starts over)
+	@./bin/drover dev --geth $(GETH) $(ARGS)
+
+.PHONY: build
+build: bin/drover ## bin/drover
+
+bin/drover: $(SOURCES)
+	@echo "building bin/drover (the first time takes some minutes: go-ethereum is compiled)"
+	@$(GO) build -o $@ ./cmd/drover
+
+bin/drover-race: $(SOURCES)
+	@$(GO) build -race -o $@ ./cmd/drover
+
+.PHONY: geth
+geth: $(GETH) ## geth, built from its module at the version that go.mod pins
+
+$(GETH):
+	@$(call need,$(GO),Go 1.26 or newer)
+	@echo "building geth $(GETH_VERSION) from its module into .cache/bin (some minutes, once)"
+	@mkdir -p $(CACHE)/bin $(CACHE)/gobin
+	@GOBIN=$(CACHE)/gobin GOFLAGS= $(GO) install github.com/ethereum/go-ethereum/cmd/geth@v$(GETH_VERSION) \
+		|| { echo "cannot build geth $(GETH_VERSION): is the Go module proxy reachable?" >&2; exit 1; }
+	@mv $(CACHE)/gobin/geth $@
+
+.PHONY: test
+test: $(GETH) bin/drover-race ## everything that CI runs: vet, unit tests and end-to-end tests on real geth, with the race detector
+	$(GO) vet ./...
+	$(GO) test -race -timeout 20m $(UNIT)
+	$(GO) test -race -timeout 30m -v -run '$(or $(RUN),.)' ./e2e/... 2>&1 | $(GO) run ./tools/testlog
+
+.PHONY: unit
+unit: $(GETH) ## unit tests alone, without the race detector
+	$(GO) test -timeout 20m $(UNIT)
+
+.PHONY: soak
+soak: $(GETH) bin/drover-race ## the same tests with hundreds of kills (hours)
+	DROVER_E2E_KILLS=500 $(GO) test -race -timeout 24h -v -run 'Kill' ./e2e/...
+
+.PHONY: bench
+bench: build $(GETH) ## ratios of things measured side by side in one run
+	$(GO) run ./tools/bench --geth $(GETH) --drover $(CURDIR)/bin/drover $(ARGS)
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (30s)
+	@for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg 2>/dev/null | grep '^Fuzz' || true); do \
+			echo "$$pkg $$target"; $(GO) test -run xxx -fuzz "^$$target$$" -fuzztime $(or $(FUZZTIME),30s) $$pkg; \
+		done; done
+
+.PHONY: lint
+lint: $(LINT) ## golangci-lint
+	$(LINT) run ./...
+
+$(LINT):
+	@mkdir -p $(CACHE)/gobin
+	@GOBIN=$(CACHE)/gobin GOFLAGS= $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	@mkdir -p $(CACHE)/bin && mv $(CACHE)/gobin/golangci-lint $@
+
+.PHONY: clean
+clean: ## removes bin/ and the development cluster's data (geth and other downloads stay in .cache/)
+	rm -rf bin drover-dev
+
+# need COMMAND,WHAT: fails with one plain line when COMMAND is missing.
+define need
+command -v $(1) >/dev/null || { echo "$(1) is missing: install $(2)" >&2; exit 1; }
+endef
