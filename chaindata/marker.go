@@ -1,0 +1,76 @@
+package chaindata
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// MarkerName is the file in a chaindata directory that says what the directory is. LevelDB leaves unknown names alone.
+const MarkerName = "drover.json"
+
+// Roles of a marked directory.
+const (
+	RoleSource = "source" // a master captures it
+	RoleCopy   = "copy"   // made by Copy
+)
+
+// markerFormat 1: the fields of Marker.
+const markerFormat = 1
+
+// ErrNoMarker: the directory was never a source nor a copy.
+var ErrNoMarker = errors.New("no " + MarkerName + " in the directory")
+
+// Marker ties a directory to a cluster's timeline, so that a copy of it is never taken for something else. A copied
+// directory whose database holds no position stands at Sequence on Timeline.
+type Marker struct {
+	Format   int    `json:"format"`
+	Cluster  string `json:"cluster"`
+	Timeline uint64 `json:"timeline"`
+	Role     string `json:"role"`
+	// Sequence is set for RoleCopy: the copy's last sequence. It is worth more than Inspect of the directory, which moves
+	// on by one as soon as somebody opens the database (State.Reopened).
+	Sequence uint64 `json:"sequence,omitempty"`
+}
+
+// ReadMarker reads the directory's marker. ErrNoMarker when there is none.
+func ReadMarker(dir string) (Marker, error) {
+	path := filepath.Join(dir, MarkerName)
+	content, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Marker{}, fmt.Errorf("%w: %s", ErrNoMarker, dir)
+	}
+	if err != nil {
+		return Marker{}, err
+	}
+	var m Marker
+	if err := json.Unmarshal(content, &m); err != nil {
+		return Marker{}, fmt.Errorf("%s: %w", path, err)
+	}
+	if m.Format != markerFormat {
+		return Marker{}, fmt.Errorf("%s: format %d is unknown to this release (it knows %d)", path, m.Format, markerFormat)
+	}
+	dec := json.NewDecoder(bytes.NewReader(content))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&m); err != nil {
+		return Marker{}, fmt.Errorf("%s: %w", path, err)
+	}
+	if m.Cluster == "" || m.Timeline == 0 || m.Role != RoleSource && m.Role != RoleCopy {
+		return Marker{}, fmt.Errorf("%s: cluster, timeline or role is missing or wrong", path)
+	}
+	return m, nil
+}
+
+// WriteMarker writes the marker whole or not at all and makes it durable. Format is filled in.
+func WriteMarker(dir string, m Marker) error {
+	m.Format = markerFormat
+	content, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFileSynced(filepath.Join(dir, MarkerName), append(content, '\n'))
+}
