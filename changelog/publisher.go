@@ -1,0 +1,265 @@
+package changelog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+)
+
+// Compression of the produce requests; readers need no setting.
+type Compression string
+
+// The compressions that every Kafka broker knows. The empty string means
+// [DefaultCompression].
+const (
+	CompressionNone   Compression = "none"
+	CompressionSnappy Compression = "snappy"
+	CompressionLZ4    Compression = "lz4"
+	CompressionZstd   Compression = "zstd"
+)
+
+// DefaultCompression: DESIGN.md has the figures.
+const DefaultCompression = CompressionSnappy
+
+func (c Compression) codec() (kafka.Compression, error) {
+	switch c {
+	case "":
+		return DefaultCompression.codec()
+	case CompressionNone:
+		return 0, nil
+	case CompressionSnappy:
+		return kafka.Snappy, nil
+	case CompressionLZ4:
+		return kafka.Lz4, nil
+	case CompressionZstd:
+		return kafka.Zstd, nil
+	default:
+		return 0, fmt.Errorf("compression %q: use none, snappy, lz4 or zstd", string(c))
+	}
+}
+
+// PublisherOptions say how to publish.
+type PublisherOptions struct {
+	Compression Compression
+	// Tail is what [Log.Tail] returned. Frames that somebody else wrote behind
+	// it are looked at before the first own frame counts as published. Without
+	// it (the zero Tail) the look begins at the topic's end at the first Publish.
+	Tail Tail
+	// OnForeign is called, if set, for each frame of another writer that is
+	// found between the own frames, before it is judged.
+	OnForeign func(Entry)
+}
+
+// requestOverhead is what a record batch adds to its frames at most: 61 bytes,
+// and for each record a length, attributes, two deltas and three lengths.
+const requestOverhead, recordOverhead = 128, 40
+
+// maxRequestFrames bounds the frames of one request; tiny ones gain nothing more.
+const maxRequestFrames = 4096
+
+// Publisher writes frames: one produce request in flight, in order, each until
+// the brokers acknowledged it (acks=all). It must be used by one goroutine at a
+// time; State may be called by others.
+type Publisher struct {
+	l     *Log
+	opts  PublisherOptions
+	codec kafka.Compression
+	fence fence
+	limit int // bytes of a request, 0 before it is known
+
+	mu    sync.Mutex
+	state PublisherState
+}
+
+// PublisherState is what a status page shows.
+type PublisherState struct {
+	Offset      int64     // of the last acknowledged frame, -1 before the first
+	Frames      uint64    // acknowledged
+	Bytes       uint64    // of acknowledged frames, before compression
+	OutageSince time.Time // when the brokers stopped acknowledging; zero when they do
+	LastError   error     // of the outage
+	Retries     uint64
+}
+
+// NewPublisher returns a Publisher. A wrong option is returned by the first Publish.
+func (l *Log) NewPublisher(o PublisherOptions) *Publisher {
+	p := &Publisher{l: l, opts: o, state: PublisherState{Offset: -1}}
+	p.fence.init(o.Tail)
+	return p
+}
+
+// State returns the publisher's state now.
+func (p *Publisher) State() PublisherState {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state
+}
+
+// Publish writes the frames in order and returns the offset of the first, once
+// all are acknowledged. It tries the same request again, for as long as ctx
+// lives, when the brokers are away, a leader moves or replicas are missing; what
+// it wrote twice by that, readers drop by the sequence. After an error it is
+// unknown which frames are on the topic: they must be published again, from the
+// first, before any other (again: readers drop what was there).
+//
+// Errors: the context's; [ErrFenced] when another writer's frames show up between
+// ours; [ErrTruncated] when acknowledged frames are gone; [ErrNoTopic]; what
+// Kafka refuses (rights, size), with what to change. Frames' payloads must not be
+// changed any more, even after an error.
+func (p *Publisher) Publish(ctx context.Context, frames []Frame) (base int64, err error) {
+	if len(frames) == 0 {
+		return -1, errors.New("changelog: nothing to publish")
+	}
+	if err := p.prepare(ctx); err != nil {
+		return -1, err
+	}
+	base = -1
+	for len(frames) > 0 {
+		n, size := p.fill(frames)
+		first, err := p.send(ctx, frames[:n], size)
+		if err != nil {
+			return -1, err
+		}
+		if base < 0 {
+			base = first
+		}
+		frames = frames[n:]
+	}
+	return base, nil
+}
+
+// prepare runs before the first request.
+func (p *Publisher) prepare(ctx context.Context) error {
+	if p.limit > 0 {
+		return nil
+	}
+	codec, err := p.opts.Compression.codec()
+	if err != nil {
+		return err
+	}
+	p.codec = codec
+	if !p.fence.known {
+		_, next, err := p.l.Bounds(ctx)
+		if err != nil {
+			return err
+		}
+		p.fence.expect(next)
+	}
+	limit, err := p.l.maxMessageBytes(ctx)
+	if err != nil {
+		return err
+	}
+	p.limit = limit
+	return nil
+}
+
+// fill says how many frames the next request takes.
+func (p *Publisher) fill(frames []Frame) (n, size int) {
+	total := requestOverhead
+	for n < len(frames) && n < maxRequestFrames {
+		add := frames[n].EncodedLen() + recordOverhead
+		if n > 0 && total+add > p.limit {
+			break
+		}
+		total += add
+		size += frames[n].EncodedLen()
+		n++
+		// A timeline start travels alone: when two masters open the same
+		// timeline, the loser must know before it writes a batch.
+		if frames[n-1].Kind == KindTimelineStart {
+			break
+		}
+	}
+	return n, size
+}
+
+// send publishes one request's frames and looks at what came between.
+func (p *Publisher) send(ctx context.Context, frames []Frame, size int) (int64, error) {
+	if err := p.fence.sending(frames); err != nil {
+		return -1, err
+	}
+	values := make([][]byte, len(frames))
+	arena := make([]byte, 0, size)
+	for i := range frames {
+		at := len(arena)
+		arena = frames[i].AppendTo(arena)
+		values[i] = arena[at:]
+	}
+	started := time.Now()
+	base, err := p.produce(ctx, frames, values)
+	if err != nil {
+		return -1, err
+	}
+	if err := p.fence.check(ctx, p.l, base, len(frames), p.opts.OnForeign); err != nil {
+		return -1, err
+	}
+	m := p.l.metrics
+	m.publishSeconds.Observe(time.Since(started).Seconds())
+	m.publishedFrames.Add(float64(len(frames)))
+	m.publishedBytes.Add(float64(size))
+	m.publishedOffset.Set(float64(base) + float64(len(frames)) - 1)
+	p.mu.Lock()
+	p.state.Offset = base + int64(len(frames)) - 1
+	p.state.Frames += uint64(len(frames))
+	p.state.Bytes += uint64(size)
+	p.mu.Unlock()
+	return base, nil
+}
+
+// produce sends one request until it is acknowledged.
+func (p *Publisher) produce(ctx context.Context, frames []Frame, values [][]byte) (base int64, err error) {
+	out := outage{log: p.l.log, metrics: p.l.metrics, what: "publish"}
+	defer func() {
+		out.end(err == nil)
+		p.outage(time.Time{}, nil, false)
+	}()
+	for b := newBackoff(); ; {
+		base, err = p.produceOnce(ctx, frames, values)
+		if err == nil {
+			return base, nil
+		}
+		if ctx.Err() != nil {
+			return -1, fmt.Errorf("publish: %w", errors.Join(context.Cause(ctx), out.last))
+		}
+		if final := p.l.final(&out, "publish", err); final != nil {
+			return -1, final
+		}
+		p.outage(out.since, err, true)
+		p.l.metrics.publishRetries.Inc()
+		p.l.refresh()
+		if !b.wait(ctx) {
+			return -1, fmt.Errorf("publish: %w", errors.Join(context.Cause(ctx), err))
+		}
+	}
+}
+
+func (p *Publisher) outage(since time.Time, err error, retry bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state.OutageSince, p.state.LastError = since, err
+	if retry {
+		p.state.Retries++
+	}
+}
+
+func (p *Publisher) produceOnce(ctx context.Context, frames []Frame, values [][]byte) (int64, error) {
+	records := make([]kafka.Record, len(frames))
+	for i := range frames {
+		records[i] = kafka.Record{Time: frames[i].Time, Value: kafka.NewBytes(values[i])}
+	}
+	res, err := p.l.producer.Produce(ctx, &kafka.ProduceRequest{
+		Topic: p.l.topic, Partition: partition, RequiredAcks: kafka.RequireAll,
+		Records: kafka.NewRecordReader(records...), Compression: p.codec,
+	})
+	if err != nil {
+		return -1, err
+	}
+	if res.Error != nil {
+		return -1, res.Error
+	}
+	return res.BaseOffset, nil
+}
