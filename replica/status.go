@@ -1,0 +1,121 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/drover-io/drover/admin"
+	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/core/types"
+)
+
+// Extra is what a replica adds to the common status.
+type Extra struct {
+	// Phase is starting, catching up, opening geth, live or stopped.
+	Phase string `json:"phase"`
+	// MasterHead is the master's head as the last heartbeat told it.
+	MasterHead *admin.Block `json:"masterHead"`
+	// HTTP and WS are the addresses served on, empty while the ports are closed.
+	HTTP string `json:"http"`
+	WS   string `json:"ws"`
+}
+
+// Status implements admin.Source.
+func (r *Replica) Status(context.Context) admin.Status {
+	now := time.Now()
+	s := r.status()
+	out := admin.Status{
+		Role: "replica", Cluster: r.opts.Cluster,
+		Timeline: s.at.Timeline, Sequence: s.at.Sequence, Offset: s.at.Offset,
+		Reasons: r.reasons(now),
+	}
+	out.Ready = len(out.Reasons) == 0
+	r.mu.Lock()
+	if g := r.geth; g != nil {
+		out.Head, out.Safe, out.Finalized = block(g.head()), block(g.safe()), block(g.finalized())
+	} else if s.bulkHead != (common.Hash{}) {
+		out.Head = &admin.Block{Number: s.bulkNum, Hash: s.bulkHead.Hex()}
+	}
+	r.mu.Unlock()
+	extra := Extra{Phase: s.phase.String(), HTTP: r.HTTPAddr(), WS: r.WSAddr()}
+	if hb := s.heartbeat; hb != nil && hb.Head != nil {
+		extra.MasterHead = &admin.Block{Number: hb.Head.Number, Hash: hb.Head.Hash, Time: hb.Head.Time}
+		if out.Head != nil {
+			blocks := max(0, int64(hb.Head.Number)-int64(out.Head.Number))
+			out.Lag.Blocks = &blocks
+		}
+	}
+	if frames, ok := s.behind(); ok {
+		out.Lag.Frames = &frames
+		seconds := 0.0
+		if frames > 0 && !s.frameTime.IsZero() {
+			seconds = max(0, now.Sub(s.frameTime).Seconds())
+		}
+		if frames == 0 || !s.frameTime.IsZero() {
+			out.Lag.Seconds = &seconds
+		}
+	}
+	out.Extra = extra
+	return out
+}
+
+func block(h *types.Header) *admin.Block {
+	if h == nil {
+		return nil
+	}
+	return &admin.Block{Number: h.Number.Uint64(), Hash: h.Hash().Hex(), Time: h.Time}
+}
+
+func (r *Replica) status() state {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state
+}
+
+// behind is the number of frames between the position and the topic's end.
+func (s *state) behind() (int64, bool) {
+	if s.highWater < 0 || s.at.Offset < 0 {
+		return 0, false
+	}
+	return max(0, s.highWater-(s.at.Offset+1)), true
+}
+
+// reasons says why the replica is not ready; empty when it is.
+func (r *Replica) reasons(now time.Time) []string {
+	s := r.status()
+	var out []string
+	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	if s.fatal != nil {
+		add("stopped: %v", s.fatal)
+	}
+	if s.applyErr != nil {
+		add("apply error: the database refuses writes: %v", s.applyErr)
+	}
+	if s.phase != phaseLive {
+		add("%s", s.phase)
+	}
+	if frames, ok := s.behind(); !ok || frames > readyFrames {
+		add("catching up: %d frames behind the topic's end", frames)
+	}
+	switch age := now.Sub(s.heartbeatAt); {
+	case s.heartbeat == nil:
+		add("no heartbeat of the master yet")
+	case age > r.opts.MaxHeartbeatAge:
+		add("heartbeat age: the master has been silent for %s, limit %s", age.Round(time.Second), r.opts.MaxHeartbeatAge)
+	case !s.heartbeat.SourceAlive:
+		add("the master's geth does not answer")
+	case s.heartbeat.Syncing:
+		add("master syncing")
+	}
+	if limit := r.opts.MaxHeadAge; limit > 0 && s.head != nil {
+		if age := now.Sub(time.Unix(int64(s.head.Time), 0)); age > limit {
+			add("head age: block %d is %s old, limit %s", s.head.Number, age.Round(time.Second), limit)
+		}
+	}
+	return out
+}
+
+// readyFrames is how many frames a ready replica may be behind: batches of a block come as a burst of a few frames, and
+// readiness must not flap with each.
+const readyFrames = 100
