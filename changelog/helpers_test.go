@@ -3,7 +3,10 @@ package changelog_test
 import (
 	"context"
 	"encoding/binary"
+	"io/fs"
 	"math/rand/v2"
+	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -105,4 +108,30 @@ func follow(t testing.TB, l *changelog.Log, at changelog.Position, offset int64,
 		}
 	}
 	return s.Position()
+}
+
+// cpuTime is what this process has used, user and system.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func dirSize(t testing.TB, dir string) (size int64) {
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			size += info.Size()
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return size
 }
