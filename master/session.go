@@ -1,0 +1,119 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/drover-io/drover/chaindata"
+	"github.com/drover-io/drover/changelog"
+)
+
+// session is what a Master has while it may write to the topic: the pump and the goroutines around it.
+type session struct {
+	m    *Master
+	pump *pump
+
+	work     context.Context // outlives Run's context, because what geth wrote is published after the stop
+	cancel   context.CancelCauseFunc
+	failures chan error // the first error of any part; later ones follow from it
+
+	pumpDone  chan struct{}
+	pumpErr   error // valid once pumpDone is closed
+	beatsDone chan struct{}
+	stopBeats context.CancelFunc
+}
+
+// errSessionOver is the cause that a session's goroutines see when it is closed.
+var errSessionOver = errors.New("the master is stopping")
+
+func (m *Master) openSession(ctx context.Context, p publisher, at plan) *session {
+	s := &session{
+		m: m, pump: newPump(p, at.timeline, at.last, m.metrics),
+		failures: make(chan error, 1), pumpDone: make(chan struct{}), beatsDone: make(chan struct{}),
+	}
+	s.work, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	var beating context.Context
+	beating, s.stopBeats = context.WithCancel(s.work)
+	m.attachSession(s)
+	if at.start != nil {
+		// Before the pump and the heartbeats run: a timeline's start is its first frame.
+		s.pump.queue.putStart(changelog.StartFrame(at.timeline, *at.start, time.Now()), at.last)
+	}
+	go func() {
+		defer close(s.pumpDone)
+		if s.pumpErr = s.pump.run(s.work); s.pumpErr != nil {
+			s.fail(s.pumpErr)
+			s.cancel(s.pumpErr)
+		}
+	}()
+	go func() {
+		defer close(s.beatsDone)
+		m.beat(beating, s)
+	}()
+	return s
+}
+
+// fail notes the first error.
+func (s *session) fail(err error) {
+	select {
+	case s.failures <- err:
+	default:
+	}
+}
+
+// failure returns the first error noted, nil when there is none.
+func (s *session) failure() error {
+	select {
+	case err := <-s.failures:
+		return err
+	default:
+		return nil
+	}
+}
+
+// finish publishes what is left after the source has stopped, then a last heartbeat, within DrainTimeout. The
+// capture may be nil.
+func (s *session) finish(c *capture) error {
+	limit := time.NewTimer(s.m.opts.DrainTimeout)
+	defer limit.Stop()
+	if c != nil {
+		c.stop()
+		select {
+		case <-c.done:
+		case <-s.pumpDone:
+		case <-limit.C:
+			return s.unpublished()
+		}
+	}
+	s.stopBeats()
+	<-s.beatsDone
+	s.pump.beat(s.m.heartbeat(s.pump))
+	s.pump.queue.close()
+	select {
+	case <-s.pumpDone:
+		return s.pumpErr
+	case <-limit.C:
+		return s.unpublished()
+	}
+}
+
+func (s *session) unpublished() error {
+	last, _, _ := s.pump.position()
+	rest := ""
+	if state, err := chaindata.Inspect(s.m.opts.Chaindata); err == nil && state.Sequence > last {
+		rest = fmt.Sprintf(": sequences %d to %d", last+1, state.Sequence)
+	}
+	return fmt.Errorf("%w%s; the brokers did not take them within %v: they will be published at the next start, before geth runs",
+		ErrUnpublished, rest, s.m.opts.DrainTimeout)
+}
+
+// close ends every goroutine of the session.
+func (s *session) close() {
+	s.stopBeats()
+	s.cancel(errSessionOver)
+	<-s.pumpDone
+	<-s.beatsDone
+	s.m.attachSession(nil)
+}

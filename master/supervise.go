@@ -1,0 +1,286 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/drover-io/drover/chaindata"
+	"github.com/drover-io/drover/changelog"
+)
+
+// runSupervised is the order of DESIGN.md: nothing is written to the topic before the database is known to be ours and
+// still, and geth does not start before the topic has all of it.
+func (m *Master) runSupervised(ctx context.Context) error {
+	if err := parseGethArgs(m.opts.Geth, os.Getenv).check(m.opts.Datadir); err != nil {
+		return err
+	}
+	unlockRole, err := m.lockRole()
+	if err != nil {
+		return err
+	}
+	defer unlockRole()
+	unlock, err := m.lockDatabase(ctx)
+	if err != nil {
+		return stopped(ctx, err)
+	}
+	defer func() { unlock() }()
+	if err := chaindata.CheckSource(m.opts.Chaindata); err != nil {
+		return err
+	}
+	log, err := changelog.Open(ctx, m.opts.Kafka)
+	if err != nil {
+		return stopped(ctx, err)
+	}
+	defer log.Close()
+	found, err := m.survey(ctx, log, false)
+	if err != nil {
+		return stopped(ctx, err)
+	}
+	s, err := m.openTimeline(ctx, log, found)
+	if err != nil {
+		return stopped(ctx, err)
+	}
+	defer s.close()
+
+	m.setPhase(phaseDraining)
+	if err := m.drainAtRest(ctx, s); err != nil {
+		return stopped(ctx, err)
+	}
+	last, _, _ := s.pump.position()
+	f, err := m.follow(last)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	m.setFollower(f)
+	defer m.setFollower(nil)
+
+	unlock()
+	unlock = func() {}
+	process, err := startGeth(m.opts.Geth, m.opts.Stdout, m.opts.Stderr)
+	if err != nil {
+		return err
+	}
+	m.geth.set(process)
+	// Whatever way this function is left, geth is gone first.
+	defer process.stop(m.opts.StopTimeout)
+	m.log.Info("geth started", "pid", process.pid)
+	m.setPhase(phaseCapturing)
+
+	c := m.newCapture(f, s.pump, new(chaindata.ArchiveCheck), s.fail)
+	c.start(s.work)
+	return m.supervise(ctx, s, c, process)
+}
+
+// supervise waits for the first thing that ends the capture, ends geth if it has not ended, and publishes the rest.
+func (m *Master) supervise(ctx context.Context, s *session, c *capture, process *gethProcess) error {
+	watching, stopWatching := context.WithCancel(s.work)
+	defer stopWatching()
+	go m.watchSource(watching, s, process)
+
+	var cause error
+	select {
+	case <-ctx.Done():
+		m.log.Info("stopping geth")
+	case <-process.done:
+		m.log.Info("geth has ended", "code", process.code)
+	case cause = <-s.failures:
+		m.log.Error("stopping geth", "err", cause)
+	case <-c.follower.SpoolFull():
+		cause = fmt.Errorf("%w: the brokers have not taken what geth wrote, and the journals kept for them are larger than %d bytes: "+
+			"bring the brokers back or raise the limit, then start again; nothing is lost", chaindata.ErrSpoolFull, m.opts.SpoolLimit)
+		m.log.Error("stopping geth", "err", cause)
+	}
+	stopWatching()
+	ownEnd := !process.alive()
+	m.setPhase(phaseStopping)
+	if !process.stop(m.opts.StopTimeout) {
+		m.log.Warn("geth did not end in time and was killed", "after", m.opts.StopTimeout)
+	}
+	rest := s.finish(c)
+	if rest == nil {
+		rest = s.failure()
+	}
+	switch {
+	case cause != nil:
+		if rest != nil && !errors.Is(rest, cause) {
+			m.log.Warn("after the stop", "err", rest)
+		}
+		return cause
+	case rest != nil:
+		return rest
+	case ownEnd && process.code != 0:
+		return &GethExitError{Code: process.code}
+	}
+	return nil
+}
+
+// watchSource looks once a second for what the journals cannot tell: that the process which holds the database is the
+// one that dies with us.
+func (m *Master) watchSource(ctx context.Context, s *session, process *gethProcess) {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		pids, sure := holders(filepath.Join(m.opts.Chaindata, "LOCK"))
+		if len(pids) == 0 || !process.alive() {
+			continue
+		}
+		if sure && !slices.Contains(pids, process.pid) {
+			s.fail(fmt.Errorf("%w: process %d has the database open, Drover started %d: "+
+				"a wrapper script has to end in `exec geth …`, or geth would outlive a killed Drover", ErrWrapped, pids[0], process.pid))
+		}
+		return
+	}
+}
+
+// lockRole keeps a second master away from the same database.
+func (m *Master) lockRole() (release func(), err error) {
+	if err := os.MkdirAll(m.opts.Chaindata, 0o700); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(filepath.Dir(m.opts.Chaindata), "drover.lock")
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("%w: another drover master works on %s (it holds %s)", chaindata.ErrLocked, m.opts.Chaindata, path)
+	}
+	return func() { file.Close() }, nil
+}
+
+func (m *Master) lockDatabase(ctx context.Context) (release func(), err error) {
+	release, err = awaitLock(ctx, m.opts.LockTimeout,
+		func() (func(), error) { return chaindata.Lock(m.opts.Chaindata) },
+		func(err error) bool { return errors.Is(err, chaindata.ErrLocked) })
+	if errors.Is(err, chaindata.ErrLocked) {
+		if pids, _ := holders(filepath.Join(m.opts.Chaindata, "LOCK")); len(pids) > 0 {
+			return nil, fmt.Errorf("%w (process %d, still after %v)", err, pids[0], m.opts.LockTimeout)
+		}
+	}
+	return release, err
+}
+
+// survey is what a Master knows before it writes anything.
+type survey struct {
+	plan plan
+	tail changelog.Tail
+}
+
+// survey makes sure of the topic, looks at its end and at the database, and decides where to go on. live says that a
+// geth that is not ours may have the database open.
+func (m *Master) survey(ctx context.Context, log *changelog.Log, live bool) (survey, error) {
+	_, findings, err := log.Ensure(ctx, m.opts.Topic)
+	if err != nil {
+		return survey{}, err
+	}
+	for _, finding := range findings {
+		if finding.Fatal {
+			return survey{}, fmt.Errorf("%w: topic %s: %v", ErrUsage, log.Topic(), finding)
+		}
+		m.log.Warn("the topic promises less than it should", "finding", finding.String())
+	}
+	tail, err := log.Tail(ctx)
+	if err != nil {
+		return survey{}, err
+	}
+	if tail.Damaged != nil {
+		return survey{}, tail.Damaged
+	}
+	src, err := m.inspect(live)
+	if err != nil {
+		return survey{}, err
+	}
+	at, err := decide(m.opts.Cluster, tail, src)
+	return survey{plan: at, tail: tail}, err
+}
+
+// openTimeline marks the database as the source and starts the session; on an empty topic its first frame opens the
+// timeline.
+func (m *Master) openTimeline(ctx context.Context, log *changelog.Log, found survey) (*session, error) {
+	at := found.plan
+	m.setGenesis(at.genesis)
+	marker := chaindata.Marker{Cluster: m.opts.Cluster, Timeline: at.timeline, Role: chaindata.RoleSource}
+	// The marker first: a timeline on the topic whose source nobody knows could not be gone on with.
+	if err := chaindata.WriteMarker(m.opts.Chaindata, marker); err != nil {
+		return nil, err
+	}
+	options := m.opts.Publisher
+	options.Tail = found.tail
+	s := m.openSession(ctx, log.NewPublisher(options), at)
+	if at.start == nil {
+		m.log.Info("going on", "timeline", at.timeline, "behind", at.last)
+		return s, nil
+	}
+	m.log.Info("new timeline", "timeline", at.timeline, "base", at.last)
+	return s, nil
+}
+
+// inspect collects what decide needs to know of the database.
+func (m *Master) inspect(live bool) (source, error) {
+	src := source{live: live}
+	marker, err := chaindata.ReadMarker(m.opts.Chaindata)
+	switch {
+	case err == nil:
+		src.marker = &marker
+	case !errors.Is(err, chaindata.ErrNoMarker):
+		return src, err
+	}
+	state, err := chaindata.Inspect(m.opts.Chaindata)
+	switch {
+	case err == nil:
+		src.exists, src.sequence = true, state.Sequence
+	case !errors.Is(err, chaindata.ErrNoDatabase):
+		return src, err
+	}
+	return src, nil
+}
+
+// drainAtRest publishes what the journals hold beyond the topic and checks that this is all that the database has.
+func (m *Master) drainAtRest(ctx context.Context, s *session) error {
+	done := make(chan error, 1)
+	go func() { done <- m.drain(s.work, s) }()
+	select {
+	case err := <-done:
+		if err != nil {
+			return err
+		}
+	case <-ctx.Done():
+		s.cancel(context.Cause(ctx))
+		<-done
+		return context.Cause(ctx)
+	}
+	state, err := chaindata.Inspect(m.opts.Chaindata)
+	if errors.Is(err, chaindata.ErrNoDatabase) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	// One sequence more may be the void one that goleveldb leaves at a restart (chaindata.State.Reopened); if it is not,
+	// the follower says so at the next batch.
+	if last, _, _ := s.pump.position(); state.Sequence > last+1 {
+		return &chaindata.HoleError{Want: last + 1, Got: state.Sequence + 1, Journal: m.opts.Chaindata}
+	}
+	return nil
+}
+
+// stopped turns the error that a cancelled ctx caused into a clean end: nothing was started yet.
+func stopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
+		return nil
+	}
+	return err
+}
