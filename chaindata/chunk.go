@@ -67,8 +67,13 @@ func (r *chunkReader) reset(src io.ReaderAt) {
 // offset is where the next record starts, or the padding before it.
 func (r *chunkReader) offset() int64 { return r.base + int64(r.rec) }
 
-// pending is the number of bytes read behind the last whole record; zero padding at a block's end included.
-func (r *chunkReader) pending() int { return r.n - r.rec }
+// tornBytes is the number of bytes read behind the last whole record, 0 when they are but padding.
+func (r *chunkReader) tornBytes() int64 {
+	if !r.torn() {
+		return 0
+	}
+	return int64(r.n - r.rec)
+}
 
 // torn tells whether something other than padding was read behind the last whole record.
 func (r *chunkReader) torn() bool { return r.part || r.pos != r.n }

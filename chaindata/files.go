@@ -43,8 +43,8 @@ func parseTableName(name string) (uint64, bool) {
 }
 
 func parseNumber(digits string) (uint64, bool) {
-	n, err := strconv.ParseUint(digits, 10, 63)
-	return n, err == nil && digits[0] != '+'
+	n, err := strconv.ParseUint(digits, 10, 63) // refuses "", signs and blanks
+	return n, err == nil
 }
 
 // listing is what a directory held at one look. Tables are left out: an archive has millions of them.
@@ -117,3 +117,6 @@ func writeFileSynced(path string, data []byte) error {
 	}
 	return syncDir(filepath.Dir(path))
 }
+
+func tableName(num uint64) string    { return fmt.Sprintf("%06d.ldb", num) }
+func oldTableName(num uint64) string { return fmt.Sprintf("%06d.sst", num) }

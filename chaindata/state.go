@@ -126,6 +126,11 @@ func scanJournal(path string, fn func(Batch) error) (journalEnd, error) {
 		return journalEnd{}, err
 	}
 	defer f.Close()
+	return scanRecords(f, path, func(b Batch, _ int64) error { return fn(b) })
+}
+
+// scanRecords calls fn for each whole batch, with the offset of its end.
+func scanRecords(f *os.File, path string, fn func(b Batch, end int64) error) (journalEnd, error) {
 	r := newChunkReader(f)
 	for {
 		start := r.offset()
@@ -134,17 +139,20 @@ func scanJournal(path string, fn func(Batch) error) (journalEnd, error) {
 		switch {
 		case err == nil:
 		case errors.Is(err, errMore):
-			return journalEnd{whole: r.offset(), torn: int64(r.pending())}, nil
+			return journalEnd{whole: r.offset(), torn: r.tornBytes()}, nil
 		case errors.As(err, &bad):
 			torn, terr := tornTail(f, bad.offset)
 			if terr != nil {
 				return journalEnd{}, terr
 			}
-			if torn {
-				size, serr := f.Seek(0, 2)
-				return journalEnd{whole: r.offset(), torn: size - r.offset()}, serr
+			if !torn {
+				return journalEnd{}, &CorruptError{Path: path, Offset: bad.offset, Reason: bad.reason}
 			}
-			return journalEnd{}, &CorruptError{Path: path, Offset: bad.offset, Reason: bad.reason}
+			fi, serr := f.Stat()
+			if serr != nil {
+				return journalEnd{}, serr
+			}
+			return journalEnd{whole: r.offset(), torn: fi.Size() - r.offset()}, nil
 		default:
 			return journalEnd{}, err
 		}
@@ -152,7 +160,7 @@ func scanJournal(path string, fn func(Batch) error) (journalEnd, error) {
 		if err != nil {
 			return journalEnd{}, &CorruptError{Path: path, Offset: start, Reason: err.Error()}
 		}
-		if err := fn(b); err != nil {
+		if err := fn(b, r.offset()); err != nil {
 			return journalEnd{}, err
 		}
 	}

@@ -1,0 +1,188 @@
+package chaindata
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// copyFreezer copies a live freezer (ancient/ and what is below it) so that geth's own repair at open accepts it.
+//
+// Of each table the .meta goes first, the index second, the data last. geth's repair (core/rawdb/freezer_table.go) cuts
+// the index at the flush offset of the .meta, the data at the index, and all tables at the shortest; each step cuts back
+// to a moment no earlier than the start of this copy, because each file was copied later than the one it is cut by. What
+// the database's copy, taken before, relies on was flushed before, so it is never cut.
+// A table whose start or copied end changed meanwhile (the tail was pruned, or debug_setHead cut the head) is copied again.
+func copyFreezer(ctx context.Context, src, dst string) (int64, error) {
+	var tables []string
+	err := filepath.WalkDir(src, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if name := d.Name(); !d.IsDir() && (strings.HasSuffix(name, ".cidx") || strings.HasSuffix(name, ".ridx")) {
+			rel, err := filepath.Rel(src, path)
+			if err != nil {
+				return err
+			}
+			tables = append(tables, rel)
+		}
+		return nil
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	var total int64
+	for _, index := range tables {
+		n, err := copyFreezerTable(ctx, src, dst, index)
+		total += n
+		if err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+func copyFreezerTable(ctx context.Context, src, dst, index string) (int64, error) {
+	const attempts = 10
+	for range attempts {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		n, err := freezerTable(ctx, src, dst, index)
+		if err == nil {
+			return n, nil
+		}
+		if !errors.Is(err, errMoved) && !errors.Is(err, fs.ErrNotExist) {
+			return n, err
+		}
+	}
+	return 0, fmt.Errorf("%s does not stand still", filepath.Join(src, index))
+}
+
+// freezerTable copies one table: headers.cidx stands for headers.meta, headers.cidx and headers.0000.cdat and so on.
+func freezerTable(ctx context.Context, src, dst, index string) (int64, error) {
+	table := strings.TrimSuffix(strings.TrimSuffix(index, ".cidx"), ".ridx")
+	if err := os.MkdirAll(filepath.Join(dst, filepath.Dir(index)), 0o755); err != nil {
+		return 0, err
+	}
+	var total int64
+	copyOne := func(rel string) error {
+		f, err := os.Open(filepath.Join(src, rel))
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		fi, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		total += fi.Size()
+		return copyPrefix(f, filepath.Join(dst, rel), fi.Size())
+	}
+	if err := copyOne(table + ".meta"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return total, err
+	}
+	if err := copyOne(index); err != nil {
+		return total, err
+	}
+	data, err := dataFiles(src, table)
+	if err != nil {
+		return total, err
+	}
+	if err := removeStale(dst, table, data); err != nil {
+		return total, err
+	}
+	for _, rel := range data {
+		if err := ctx.Err(); err != nil {
+			return total, err
+		}
+		if err := copyOne(rel); err != nil {
+			return total, err
+		}
+	}
+	if err := syncDir(filepath.Join(dst, filepath.Dir(index))); err != nil {
+		return total, err
+	}
+	return total, samePrefix(filepath.Join(src, index), filepath.Join(dst, index))
+}
+
+// dataFiles lists a table's data files, oldest first, relative to the freezer's root.
+func dataFiles(root, table string) ([]string, error) {
+	dir, base := filepath.Dir(table), filepath.Base(table)
+	entries, err := os.ReadDir(filepath.Join(root, dir))
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	for _, e := range entries {
+		rest, ok := strings.CutPrefix(e.Name(), base+".")
+		digits, kind, _ := strings.Cut(rest, ".")
+		if _, number := parseNumber(digits); ok && number && (kind == "cdat" || kind == "rdat") {
+			files = append(files, filepath.Join(dir, e.Name()))
+		}
+	}
+	return files, nil
+}
+
+// removeStale removes data files that an earlier attempt copied and that the source has no more.
+func removeStale(dst, table string, keep []string) error {
+	have, err := dataFiles(dst, table)
+	if err != nil {
+		return err
+	}
+	for _, rel := range have {
+		if !slices.Contains(keep, rel) {
+			if err := os.Remove(filepath.Join(dst, rel)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// samePrefix tells whether the source's index still starts with the copied one: by its first entries, which a pruned tail
+// rewrites, and its last ones, which a cut head does.
+func samePrefix(src, dst string) error {
+	const window = 1 << 20
+	a, err := os.Open(src)
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	b, err := os.Open(dst)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	fi, err := b.Stat()
+	if err != nil {
+		return err
+	}
+	size := fi.Size()
+	for _, at := range []int64{0, max(0, size-window)} {
+		n := min(window, size-at)
+		x, y := make([]byte, n), make([]byte, n)
+		_, errA := a.ReadAt(x, at)
+		_, errB := b.ReadAt(y, at)
+		if errB != nil && !errors.Is(errB, io.EOF) {
+			return errB
+		}
+		if errA != nil && !errors.Is(errA, io.EOF) {
+			return errA
+		}
+		if !bytes.Equal(x, y) {
+			return fmt.Errorf("%w: %s was cut", errMoved, src)
+		}
+	}
+	return nil
+}
