@@ -1,0 +1,69 @@
+package main
+
+import (
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/drover-io/drover/changelog"
+	"github.com/drover-io/drover/ops/loginspect"
+)
+
+func logCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "log",
+		Usage:       "look into a change log",
+		Subcommands: []*cli.Command{logInspectCommand()},
+	}
+}
+
+func logInspectCommand() *cli.Command {
+	flags := append(commonFlags(), clusterFlags()...)
+	return &cli.Command{
+		Name:  "inspect",
+		Usage: "frames of a change log, as a person can read them",
+		Description: "Shows the last frames, or those from an offset, a sequence or a block number on. CONTENT counts the keys of a\n" +
+			"batch by geth's schema; the keys of a batch that was cut in parts stand beside its last part.",
+		Flags: append(flags,
+			int64Flag("offset", 0, "start at this Kafka offset"),
+			uint64Flag("sequence", 0, "start at the frame that carries this sequence"),
+			uint64Flag("timeline", 0, "timeline of --sequence (default: the newest)"),
+			uint64Flag("block", 0, "start where this block became canonical"),
+			int64Flag("limit", 20, "show at most this many frames; 0 shows all"),
+			boolFlag("json", "an object for each frame, one on a line"),
+		),
+		Action: func(c *cli.Context) error {
+			if err := required(c, "cluster", "kafka.brokers"); err != nil {
+				return err
+			}
+			logger, err := newLogger(c)
+			if err != nil {
+				return err
+			}
+			log, err := changelog.Open(c.Context, changelog.Options{
+				Brokers: split(c.String("kafka.brokers")), Cluster: c.String("cluster"), ClientID: "drover-log-inspect", Logger: logger,
+			})
+			if err != nil {
+				return err
+			}
+			defer log.Close()
+			inspector, err := loginspect.New(loginspect.Options{
+				Log: log, Offset: given[int64](c, "offset"), Sequence: given[uint64](c, "sequence"), Block: given[uint64](c, "block"),
+				Timeline: c.Uint64("timeline"), Limit: c.Int64("limit"), JSON: c.Bool("json"), Out: os.Stdout,
+			})
+			if err != nil {
+				return usageError(err)
+			}
+			return inspector.Run(c.Context)
+		},
+	}
+}
+
+// given returns the value of a flag that was set, nil otherwise, where zero is a value too.
+func given[T any](c *cli.Context, name string) *T {
+	if !c.IsSet(name) {
+		return nil
+	}
+	value := c.Value(name).(T)
+	return &value
+}
