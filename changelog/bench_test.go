@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -86,10 +87,34 @@ func chainFrames(records [][]byte) (frames []changelog.Frame, last uint64, bytes
 
 var compressions = []changelog.Compression{changelog.CompressionNone, changelog.CompressionSnappy, changelog.CompressionLZ4, changelog.CompressionZstd}
 
+// benchRecords are chainLike's, or pieces of the file that DROVER_BENCH_JOURNAL
+// names: a journal of a real geth gives the figures of DESIGN.md.
+func benchRecords(b *testing.B, n, size int) [][]byte {
+	path := os.Getenv("DROVER_BENCH_JOURNAL")
+	if path == "" {
+		return chainLike(n, size)
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var records [][]byte
+	for i := 0; len(records) < n; i = (i + 1) % (len(raw)/size + 1) {
+		rec := slices.Clone(raw[i*size : min(len(raw), (i+1)*size)])
+		if len(rec) < 12 {
+			continue
+		}
+		binary.LittleEndian.PutUint64(rec, uint64(len(records)+1))
+		binary.LittleEndian.PutUint32(rec[8:], 1)
+		records = append(records, rec)
+	}
+	return records
+}
+
 // BenchmarkPublish: 100 KB batches, several a request, to a broker with its data
 // on disk in this process. wire/raw is the size on the broker's disk.
 func BenchmarkPublish(b *testing.B) {
-	frames, _, bytes := chainFrames(chainLike(640, 100_000))
+	frames, _, bytes := chainFrames(benchRecords(b, 640, 100_000))
 	for _, c := range compressions {
 		b.Run(string(c), func(b *testing.B) {
 			dir := b.TempDir()
@@ -113,7 +138,7 @@ func BenchmarkPublish(b *testing.B) {
 
 // BenchmarkFetch: reading those back, decoded, checked and sequenced.
 func BenchmarkFetch(b *testing.B) {
-	frames, last, bytes := chainFrames(chainLike(5120, 100_000))
+	frames, last, bytes := chainFrames(benchRecords(b, 5120, 100_000))
 	for _, c := range compressions {
 		b.Run(string(c), func(b *testing.B) {
 			l, _ := benchLog(b, b.TempDir())

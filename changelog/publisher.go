@@ -23,7 +23,7 @@ const (
 )
 
 // DefaultCompression: DESIGN.md has the figures.
-const DefaultCompression = CompressionSnappy
+const DefaultCompression = CompressionZstd
 
 func (c Compression) codec() (kafka.Compression, error) {
 	switch c {
