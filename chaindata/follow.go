@@ -22,6 +22,8 @@ type FollowOptions struct {
 	SpoolLimit int64         // bytes of linked, unpublished journals before ErrSpoolFull; 0 is no limit
 	Poll       time.Duration // how often to look without being notified; default 1 s
 	Logger     *slog.Logger  // default: none
+
+	noNotify bool // for tests: polling only
 }
 
 // Follower delivers the batches of a live database in sequence order, each exactly once, from journals that LevelDB is
@@ -84,13 +86,7 @@ func NewFollower(opts FollowOptions) (*Follower, error) {
 	}
 	f.reader.next = max(opts.From, 1) // LevelDB's first sequence is 1
 	// Watched first and listed then: what appears in between is seen twice, which does no harm.
-	if f.notify, err = fsnotify.NewBufferedWatcher(256); err == nil {
-		if err = f.notify.Add(opts.Dir); err != nil {
-			f.notify.Close()
-			f.notify = nil
-		}
-	}
-	if err != nil {
+	if err := f.startNotify(); err != nil {
 		opts.Logger.Warn("no file notification, polling", "dir", opts.Dir, "every", opts.Poll, "err", err)
 	}
 	if _, err := sp.scan(); err != nil {
@@ -101,6 +97,22 @@ func NewFollower(opts FollowOptions) (*Follower, error) {
 	}
 	go f.watch()
 	return f, nil
+}
+
+func (f *Follower) startNotify() error {
+	if f.opts.noNotify {
+		return nil
+	}
+	w, err := fsnotify.NewBufferedWatcher(256)
+	if err != nil {
+		return err
+	}
+	if err := w.Add(f.opts.Dir); err != nil {
+		w.Close()
+		return err
+	}
+	f.notify = w
+	return nil
 }
 
 // Next returns the next batch and waits for it. Errors: ctx's; io.EOF after SourceStopped when all is read; ErrSpoolFull

@@ -189,9 +189,18 @@ func (s *spool) passed(journal uint64, end int64) {
 	}
 }
 
-// publish notes that all up to seq is on the topic and removes the links of journals before the one it is in. The
-// last journal before it stays too: its end is the evidence for the void sequence of a restart.
+// publish notes that all up to seq is on the topic and removes the links of journals before the one it is in. The last
+// journal before the oldest unpublished batch stays too: its end is the evidence for the void sequence of a restart.
 func (s *spool) publish(seq uint64) {
+	// Files are removed without the lock: freeing a large one takes a while, and new journals must be linked meanwhile.
+	for _, path := range s.obsolete(seq) {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			s.log.Warn("cannot remove the link of a published journal", "file", path, "err", err)
+		}
+	}
+}
+
+func (s *spool) obsolete(seq uint64) (paths []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0
@@ -200,33 +209,25 @@ func (s *spool) publish(seq uint64) {
 		n++
 	}
 	s.marks = slices.Delete(s.marks, 0, n)
-	if n == 0 || len(s.journals) == 0 || s.journals[0] >= s.published.journal {
-		return
-	}
 	at, _ := slices.BinarySearch(s.journals, s.published.journal)
+	if n == 0 || at == 0 {
+		return nil
+	}
 	for _, num := range s.journals[:at] {
-		if err := os.Remove(s.path(num)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			s.log.Warn("cannot remove a published journal's link", "file", s.path(num), "err", err)
-		}
+		paths = append(paths, s.path(num))
 		s.removed = num
 	}
 	s.journals = slices.Delete(s.journals, 0, at)
-	s.dropManifests()
-}
-
-// dropManifests keeps the manifests that can still explain a gap: those younger than the oldest journal kept, and the
-// two before them (the one in force for that journal, and the one that its database was opened from).
-func (s *spool) dropManifests() {
-	at, _ := slices.BinarySearch(s.manifests, s.published.journal)
-	if at -= 2; at <= 0 {
-		return
-	}
-	for _, num := range s.manifests[:at] {
-		if err := os.Remove(s.manifestPath(num)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			s.log.Warn("cannot remove a manifest's link", "file", s.manifestPath(num), "err", err)
+	// Manifests that can still explain a gap stay: those younger than the oldest journal kept, and the two before (the
+	// one in force for that journal, and the one its database was opened from).
+	at, _ = slices.BinarySearch(s.manifests, s.published.journal)
+	if at -= 2; at > 0 {
+		for _, num := range s.manifests[:at] {
+			paths = append(paths, s.manifestPath(num))
 		}
+		s.manifests = slices.Delete(s.manifests, 0, at)
 	}
-	s.manifests = slices.Delete(s.manifests, 0, at)
+	return paths
 }
 
 // bytes is the size of what is linked and not yet published.

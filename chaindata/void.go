@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io/fs"
+	"slices"
 )
 
 // VoidKey is the key that a void batch deletes. No database has it.
@@ -21,19 +22,22 @@ func voidBatch(seq uint64) Batch {
 }
 
 // explains tells whether the gap of one sequence before the first batch of a journal is goleveldb's own, by the
-// manifests: the database was opened with this journal as its first (each open starts a manifest, and its record names
-// the journal and the sequence at open), that sequence is the missing one, and the journal of the last batch seen was
-// still to be replayed then, by the last word of the manifest before.
-// Anything less is a hole: a batch of one large operation that went past the journal looks the same from the sequences.
+// manifests; each open of the database starts one. It is, when
+//   - one of them was started after the journal of the last batch seen, and says that the database stood at the missing
+//     sequence when it was opened, with a journal up to this one as its first; and
+//   - the manifest before it ended below the missing sequence, with the journal of the last batch seen still to be
+//     replayed. So that open did replay the last batch, which makes the sequence void.
+//
+// Anything less is a hole: one large operation that went past the journal looks the same from the sequences.
 func (s *spool) explains(missing, journal, lastJournal uint64) bool {
 	s.mu.Lock()
-	manifests := append([]uint64(nil), s.manifests...)
+	manifests := slices.Clone(s.manifests)
 	s.mu.Unlock()
 	var before *session
 	for _, num := range manifests {
 		opened := false
 		state, _, err := readManifest(s.manifestPath(num), func(one session) {
-			if one.hasJournal && one.hasSequence && one.journal == journal && one.sequence == missing {
+			if one.hasJournal && one.hasSequence && one.sequence == missing && one.journal > lastJournal && one.journal <= journal {
 				opened = true
 			}
 		})
@@ -44,8 +48,9 @@ func (s *spool) explains(missing, journal, lastJournal uint64) bool {
 			before = nil
 			continue
 		}
-		if opened {
-			return before != nil && before.hasJournal && before.journal <= lastJournal
+		if opened && num > lastJournal && before != nil &&
+			before.hasJournal && before.journal <= lastJournal && before.sequence < missing {
+			return true
 		}
 		before = &state
 	}
