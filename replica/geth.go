@@ -101,6 +101,7 @@ func gethEthConfig(cfg gethConfig) *ethconfig.Config {
 	config.SyncMode = ethconfig.FullSync
 	config.StateScheme = rawdb.HashScheme
 	config.NoPruning = true
+	config.SkipBcVersionCheck = true // openDatabase checks; geth would write the version where `geth import` left none
 	config.TransactionHistory = cfg.transactionHistory
 	config.LogHistory = cfg.logHistory
 	config.SnapshotCache = 0 // the flat state in the database is the master's, as the stream writes it

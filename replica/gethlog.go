@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -21,8 +22,15 @@ func routeGethLog(l *slog.Logger) {
 	gethLogOnce.Do(func() { log.SetDefault(log.NewLogger(gethLogHandler{})) })
 }
 
-// gethLogHandler lowers geth's informational records by one level: a line for each block is the master's to log.
+// gethLogHandler lowers geth's informational records by one level: a line for each block is the master's to log. So it
+// does with warnings that only say how a replica works.
 type gethLogHandler struct{ attrs []slog.Attr }
+
+// usual says that a warning of geth's is an ordinary event here: a request that was answered with an error, and a node
+// without p2p.
+func usual(message string) bool {
+	return strings.HasPrefix(message, "Served ") || strings.HasPrefix(message, "P2P server will be useless")
+}
 
 func (h gethLogHandler) level(l slog.Level) slog.Level {
 	if l >= log.LevelWarn {
@@ -36,7 +44,13 @@ func (h gethLogHandler) Enabled(ctx context.Context, l slog.Level) bool {
 }
 
 func (h gethLogHandler) Handle(ctx context.Context, r slog.Record) error {
-	out := slog.NewRecord(r.Time, h.level(r.Level), r.Message, r.PC)
+	level := h.level(r.Level)
+	if level == slog.LevelWarn && usual(r.Message) {
+		if level = slog.LevelDebug; !gethLogTarget.Load().Enabled(ctx, level) {
+			return nil
+		}
+	}
+	out := slog.NewRecord(r.Time, level, r.Message, r.PC)
 	out.AddAttrs(h.attrs...)
 	r.Attrs(func(a slog.Attr) bool { out.AddAttrs(a); return true })
 	return gethLogTarget.Load().Handler().Handle(ctx, out)
