@@ -23,11 +23,15 @@ const smallBuffer = 64 << 10
 
 func openDB(t testing.TB, dir string, buffer int) *leveldb.DB {
 	t.Helper()
-	db, err := leveldb.OpenFile(dir, &opt.Options{WriteBuffer: buffer, CompactionTableSize: 64 << 10, NoSync: true})
+	db, err := leveldb.OpenFile(dir, openOptions(buffer))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return db
+}
+
+func openOptions(buffer int) *opt.Options {
+	return &opt.Options{WriteBuffer: buffer, CompactionTableSize: 64 << 10, NoSync: true}
 }
 
 func newFollower(t testing.TB, opts FollowOptions) *Follower {

@@ -72,6 +72,11 @@ func checkSource(dir string) error {
 	if found, err := v.has(root[:]); err != nil || found || root == emptyRoot {
 		return err
 	}
+	if path, err := v.has(append([]byte("L"), root[:]...)); err != nil {
+		return err
+	} else if path {
+		return fmt.Errorf("%s: %w", dir, errPathScheme())
+	}
 	return fmt.Errorf("%w: %s lacks the state of its head, block %d: it is not an archive; sync a new datadir with "+
 		"--db.engine leveldb --state.scheme hash --gcmode archive", ErrUnsupportedSource, dir, binary.BigEndian.Uint64(number))
 }
