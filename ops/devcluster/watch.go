@@ -112,7 +112,7 @@ func lagText(status admin.Status) string {
 		return " not ready: " + strings.Join(status.Reasons, ", ")
 	}
 	fields, _ := status.Extra.(map[string]any)
-	if delay, ok := fields["apply_delay_ms"].(float64); ok {
+	if delay, ok := fields["applyDelayMillis"].(float64); ok {
 		return fmt.Sprintf(" +%.1f ms", delay)
 	}
 	return ""
