@@ -289,7 +289,7 @@ func (c *Cluster) storageTool(ctx context.Context, b *broker) error {
 	}
 	out, err := exec.CommandContext(ctx, c.in.java, c.jvmFlags(b, args...)...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("format %s: %w: %s", b.dir, err, lastLines(string(out), 5))
+		return fmt.Errorf("format %s: %w: %s", b.dir, err, complaint(string(out)))
 	}
 	return nil
 }
@@ -331,6 +331,17 @@ func (c *Cluster) broker(id int) (*broker, error) {
 		return nil, fmt.Errorf("no broker %d: there are 1 to %d", id, len(c.brokers))
 	}
 	return c.brokers[id-1], nil
+}
+
+// complaint is what a Java program said when it failed, without the stack and what else it printed before.
+func complaint(text string) string {
+	var lines []string
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, "\t") && strings.TrimSpace(line) != "" {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
+	return strings.Join(lines[max(0, len(lines)-3):], "\n")
 }
 
 func lastLines(text string, n int) string {

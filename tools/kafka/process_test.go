@@ -1,0 +1,107 @@
+package localkafka
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"syscall"
+	"testing"
+)
+
+const helperEnv = "DROVER_LOCALKAFKA_HELPER"
+
+// TestMain turns the test binary into a program that starts a broker, prints its process id and waits to be killed.
+func TestMain(m *testing.M) {
+	if os.Getenv(helperEnv) == "" {
+		os.Exit(m.Run())
+	}
+	c, err := New(Options{Dir: os.Getenv(helperEnv)})
+	if err == nil {
+		err = c.Start(context.Background())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Println(c.PID(1))
+	select {}
+}
+
+func TestBrokersEndWithAProgramThatIsKilled(t *testing.T) {
+	ctx := deadline(t)
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux ends a process with its parent")
+	}
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(ctx, program)
+	cmd.Env = append(os.Environ(), helperEnv+"="+t.TempDir())
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line := bufio.NewScanner(out)
+	line.Scan()
+	pid, err := strconv.Atoi(line.Text())
+	if err != nil {
+		cmd.Process.Kill()
+		t.Fatalf("the program said %q, want a process id", line.Text())
+	}
+	if err := syscall.Kill(pid, 0); err != nil {
+		t.Fatalf("the broker, process %d, does not run: %v", pid, err)
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	err = poll(ctx, func() error {
+		if !gone(pid) {
+			return errors.New("the broker outlived its program")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestBrokersOutliveTheThreadThatStartedThem(t *testing.T) {
+	ctx := deadline(t)
+	c, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	started := make(chan error, 1)
+	thread := make(chan int, 1)
+	go func() {
+		runtime.LockOSThread() // not unlocked: the thread ends with this goroutine
+		thread <- syscall.Gettid()
+		started <- c.Start(ctx)
+	}()
+	tid := <-thread
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
+	err = poll(ctx, func() error {
+		if _, err := os.Stat(fmt.Sprintf("/proc/self/task/%d", tid)); err == nil {
+			return errors.New("the thread is still there")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WaitReady(ctx); err != nil {
+		t.Fatalf("the broker ended with the thread that called Start: %v", err)
+	}
+}
