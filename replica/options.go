@@ -65,8 +65,8 @@ type Options struct {
 	BatchResponseMaxSize  int           // bytes, default 25,000,000
 	Cache                 int           // MB for geth's caches, default 1024
 	Handles               int           // open files for the database, default 1024
-	TransactionHistory    uint64        // blocks whose transactions are indexed, default 2,350,000; has to be the master's
-	TransactionHistoryAll bool          // every block's: the master runs with --history.transactions 0
+	TransactionHistory    uint64        // blocks whose transactions are indexed; 0, as geth in archive mode does: all
+	TransactionHistoryAll bool          // says the same as a TransactionHistory of 0, over any other
 	LogHistory            uint64        // blocks in the log index, default 2,350,000
 
 	// UntilSynced makes Run return nil once everything that the topic held when Run started is applied.
@@ -98,7 +98,6 @@ func (o *Options) setDefaults() {
 	def(&o.BatchResponseMaxSize, 25_000_000)
 	def(&o.Cache, 1024)
 	def(&o.Handles, 1024)
-	def(&o.TransactionHistory, 2_350_000)
 	def(&o.LogHistory, 2_350_000)
 	def(&o.MaxHeartbeatAge, 15*time.Second)
 	def(&o.LiveFrames, 256)

@@ -1,0 +1,91 @@
+package replica
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/drover-io/drover/chaindata"
+	"github.com/drover-io/drover/changelog"
+	"github.com/syndtr/goleveldb/leveldb"
+)
+
+// BenchmarkApply replays an imported chain in three ways: what Run does, the same batches one by one into a bare
+// goleveldb with the same options, and with geth's options. Set DROVER_TEST_CHAIN.
+func BenchmarkApply(b *testing.B) {
+	dir := chainDir(b)
+	m := newMaster(b, dir+"/genesis.json")
+	seed := b.TempDir()
+	m.copyTo(seed)
+	m.capture()
+	began := time.Now()
+	runGeth(b, append([]string{"import", "--datadir", m.datadir, "--gcmode", "archive", "--nocompaction"}, append(gethStorage, dir+"/chain.rlp")...)...)
+	b.Logf("geth import: %s", time.Since(began))
+	m.finish()
+	var bytes int64
+	for _, e := range m.log.entries {
+		bytes += int64(e.Size)
+	}
+	fresh := func(b *testing.B) string {
+		dir := b.TempDir()
+		if err := os.CopyFS(filepath.Join(dir, "geth", "chaindata"), os.DirFS(filepath.Join(seed, "geth", "chaindata"))); err != nil {
+			b.Fatal(err)
+		}
+		return dir
+	}
+	b.Run("replica", func(b *testing.B) {
+		b.SetBytes(bytes)
+		for range b.N {
+			b.StopTimer()
+			datadir := fresh(b)
+			r, err := New(Options{Cluster: testCluster, Log: m.log, Datadir: datadir, UntilSynced: true})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.StartTimer()
+			if err := r.Run(context.Background()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("bare", func(b *testing.B) {
+		b.SetBytes(bytes)
+		for range b.N {
+			b.StopTimer()
+			datadir := fresh(b)
+			b.StartTimer()
+			db, err := leveldb.OpenFile(filepath.Join(datadir, "geth", "chaindata"), BulkOptions())
+			if err != nil {
+				b.Fatal(err)
+			}
+			writeAll(b, db, m.log)
+			if err := db.Close(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func writeAll(b *testing.B, db *leveldb.DB, log *memLog) {
+	batch := new(leveldb.Batch)
+	sequencer := changelog.NewSequencer(changelog.Position{Cluster: testCluster, Timeline: 1, Sequence: log.entries[0].Frame.First - 1, Offset: -1})
+	for _, e := range log.entries {
+		event, err := sequencer.Next(e)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if event.Kind != changelog.EventBatch {
+			continue
+		}
+		if err := batch.Load(event.Record[batchHeader:]); err != nil {
+			b.Fatal(err)
+		}
+		if err := db.Write(batch, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+var _ = chaindata.ErrHole
