@@ -11,9 +11,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 )
@@ -43,7 +45,14 @@ type Broker struct {
 	log     *slog.Logger
 	lock    *os.File
 	once    sync.Once
+	stop    chan struct{}
 }
+
+const (
+	segmentBytes = "33554432"
+	// retainEvery: kfake's own timer does not run for topics that it loads.
+	retainEvery = time.Minute
+)
 
 // New starts the broker: it loads the data directory and listens. Errors are one
 // line: the address is taken, the directory is in use ([ErrLocked]) or damaged.
@@ -62,7 +71,7 @@ func New(o Options) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--listen %q: port %q is not a number from 0 to 65535", o.Listen, port)
 	}
-	b := &Broker{log: o.Logger}
+	b := &Broker{log: o.Logger, stop: make(chan struct{})}
 	opts := []kfake.Opt{
 		kfake.NumBrokers(1), kfake.Ports(int(n)), kfake.ClusterID("drover-broker"), kfake.WithLogger(logger{o.Logger}),
 		// kfake asks for 127.0.0.1 and advertises what the listener says.
@@ -78,7 +87,13 @@ func New(o Options) (*Broker, error) {
 		if b.lock, err = lock(o.DataDir); err != nil {
 			return nil, err
 		}
-		opts = append(opts, kfake.DataDir(o.DataDir))
+		if err := recoverPartitions(o.DataDir); err != nil {
+			b.unlock()
+			return nil, err
+		}
+		// kfake reads each segment whole when it starts; smaller ones keep its
+		// memory small then.
+		opts = append(opts, kfake.DataDir(o.DataDir), kfake.BrokerConfigs(map[string]string{"log.segment.bytes": segmentBytes}))
 	}
 	if o.Sync {
 		opts = append(opts, kfake.SyncWrites())
@@ -90,7 +105,12 @@ func New(o Options) (*Broker, error) {
 		}
 		return nil, fmt.Errorf("start the broker on %s with data in %q: %w", o.Listen, o.DataDir, err)
 	}
+	if o.DataDir != "" {
+		// What was read to start is garbage now; a small broker shall be small.
+		debug.FreeOSMemory()
+	}
 	b.addr = b.cluster.ListenAddrs()[0]
+	go b.retain()
 	b.log.Info("broker listens", "addr", b.addr, "data", o.DataDir)
 	return b, nil
 }
@@ -110,11 +130,26 @@ func (b *Broker) Run(ctx context.Context) error {
 // Close stops the broker and writes out what it holds. It may be called twice.
 func (b *Broker) Close() error {
 	b.once.Do(func() {
+		close(b.stop)
 		b.cluster.Close()
 		b.unlock()
 		b.log.Info("broker stopped", "addr", b.addr)
 	})
 	return nil
+}
+
+// retain applies the topics' retention.
+func (b *Broker) retain() {
+	tick := time.NewTicker(retainEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			b.cluster.ApplyRetention()
+		case <-b.stop:
+			return
+		}
+	}
 }
 
 func lock(dir string) (*os.File, error) {
