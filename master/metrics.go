@@ -6,11 +6,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are the counters of a Master. Gauges are read from the Master when they are asked for.
+// metrics are the counters of a Master; gauges are read from it when they are asked for. Frames, produce latency and
+// retries are changelog's metrics.
 type metrics struct {
-	frames, batches, bytes prometheus.Counter
-	publishSeconds         prometheus.Histogram
-	outageSeconds          prometheus.Counter
+	batches, bytes prometheus.Counter
+	outageSeconds  prometheus.Counter
 }
 
 // outageAfter is how long a produce request may take before the time counts as an outage of the brokers.
@@ -29,17 +29,10 @@ func newMetrics(registerer prometheus.Registerer, m *Master) *metrics {
 		registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "drover_master_" + name, Help: help}, value))
 	}
 	ms := &metrics{
-		frames:        counter("frames_total", "Frames that the brokers acknowledged."),
 		batches:       counter("batches_total", "LevelDB batches that the brokers acknowledged."),
 		bytes:         counter("bytes_total", "Bytes of these batches, before compression."),
 		outageSeconds: counter("broker_outage_seconds_total", "Seconds of finished produce requests beyond the first five: the brokers were away."),
-		publishSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "drover_master_publish_seconds",
-			Help:    "From handing frames to the producer to the brokers' answer, retries included.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60, 600},
-		}),
 	}
-	registerer.MustRegister(ms.publishSeconds)
 	gauge("geth_up", "1 while geth runs and answers; a geth without IPC counts while its process runs.", func() float64 {
 		if m.sourceAlive() {
 			return 1
@@ -56,14 +49,9 @@ func newMetrics(registerer prometheus.Registerer, m *Master) *metrics {
 	return ms
 }
 
-func (ms *metrics) published(frames, batches, bytes int) {
-	ms.frames.Add(float64(frames))
+func (ms *metrics) published(batches, bytes int, took time.Duration) {
 	ms.batches.Add(float64(batches))
 	ms.bytes.Add(float64(bytes))
-}
-
-func (ms *metrics) publishTime(took time.Duration) {
-	ms.publishSeconds.Observe(took.Seconds())
 	if took > outageAfter {
 		ms.outageSeconds.Add((took - outageAfter).Seconds())
 	}

@@ -122,23 +122,19 @@ func (p *pump) send(ctx context.Context, items []item, beat changelog.Heartbeat,
 			return err
 		}
 	}
+	p.metrics.published(batches, bytes, p.waiting())
 	p.acknowledged(items, last, head, base, len(frames))
-	p.metrics.published(len(frames), batches, bytes)
 	return nil
 }
 
 func (p *pump) acknowledged(items []item, last uint64, head *changelog.BlockRef, base int64, frames int) {
 	p.mu.Lock()
-	took := time.Since(p.started)
 	p.started = time.Time{}
 	p.last, p.head = last, head
 	if frames > 0 {
 		p.offset = base + int64(frames) - 1
 	}
 	p.mu.Unlock()
-	if frames > 0 {
-		p.metrics.publishTime(took)
-	}
 	var published func(uint64)
 	for _, it := range items {
 		if it.published != nil {
