@@ -115,6 +115,11 @@ type copier struct {
 var errMoved = errors.New("the source moved on")
 
 func (c *copier) levelDB(ctx context.Context) error {
+	if l, err := list(c.src); err != nil {
+		return noDatabase(c.src, err)
+	} else if l.pebble() {
+		return errPebble(c.src)
+	}
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -183,9 +188,6 @@ func (c *copier) openJournals(first uint64) ([]*os.File, error) {
 	l, err := list(c.src)
 	if err != nil {
 		return nil, err
-	}
-	if l.pebble() {
-		return nil, errPebble(c.src)
 	}
 	var files []*os.File
 	for _, num := range l.journals {

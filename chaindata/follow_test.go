@@ -587,18 +587,18 @@ func TestIdleFollowerTakesNoTime(t *testing.T) {
 	defer db.Close()
 	put(t, db, 10)
 	f := newFollower(t, FollowOptions{Dir: dir, From: 11})
-	used := func() time.Duration {
-		var u syscall.Rusage
-		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-			t.Fatal(err)
-		}
-		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	before := used()
+	before := cpuTime(t)
 	if _, err := f.Next(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatal(err)
 	}
-	t.Logf("the process used %v of CPU time in 2 s (goleveldb idle in it too)", used()-before)
+	t.Logf("the process used %v of CPU time in 2 s (goleveldb idle in it too)", cpuTime(t)-before)
+}
+
+func reopen(t testing.TB, dir string) *leveldb.DB {
+	t.Helper()
+	db := openDB(t, dir, 4<<20)
+	t.Cleanup(func() { db.Close() })
+	return db
 }

@@ -33,6 +33,14 @@ func (s State) Reopened() uint64 {
 	return s.Sequence
 }
 
+// noDatabase says of a directory that is not there that it holds no database.
+func noDatabase(dir string, err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: %s", ErrNoDatabase, dir)
+	}
+	return err
+}
+
 // Inspect reads CURRENT, the manifest and the journals. The directory may be live: what it returns then was true at some
 // moment during the call. Errors: ErrNoDatabase, ErrCorruptManifest, ErrCorruptJournal, ErrUnsupportedSource for Pebble.
 func Inspect(dir string) (State, error) {
@@ -50,20 +58,13 @@ func Inspect(dir string) (State, error) {
 
 func inspectOnce(dir string) (State, error) {
 	l, err := list(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return State{}, fmt.Errorf("%w: %s", ErrNoDatabase, dir)
-	}
 	if err != nil {
-		return State{}, err
+		return State{}, noDatabase(dir, err)
 	}
 	if l.pebble() {
 		return State{}, errPebble(dir)
 	}
 	manifest, err := currentManifest(dir)
-	if errors.Is(err, ErrNoDatabase) && (len(l.journals) > 0 || len(l.manifests) > 0) {
-		// goleveldb writes journal and manifest of a new database before CURRENT. Until then there is none.
-		return State{}, err
-	}
 	if err != nil {
 		return State{}, err
 	}
