@@ -3,8 +3,10 @@ package changelog_test
 import (
 	"context"
 	"encoding/binary"
+	"io"
 	"io/fs"
 	"math/rand/v2"
+	"net"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -12,6 +14,8 @@ import (
 
 	"github.com/drover-io/drover/changelog"
 	"github.com/drover-io/drover/changelog/broker"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 const testCluster = "test"
@@ -134,4 +138,73 @@ func dirSize(t testing.TB, dir string) (size int64) {
 		t.Fatal(err)
 	}
 	return size
+}
+
+// request sends one raw request to a broker and reads its response.
+func request(addr string, req kmsg.Request) (kmsg.Response, error) {
+	conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return nil, err
+	}
+	f := kmsg.NewRequestFormatter(kmsg.FormatterClientID("test"))
+	if _, err := conn.Write(f.AppendRequest(nil, req, 1)); err != nil {
+		return nil, err
+	}
+	var size [4]byte
+	if _, err := io.ReadFull(conn, size[:]); err != nil {
+		return nil, err
+	}
+	body := make([]byte, binary.BigEndian.Uint32(size[:]))
+	if _, err := io.ReadFull(conn, body); err != nil {
+		return nil, err
+	}
+	res := req.ResponseKind()
+	body = body[4:]
+	if res.IsFlexible() && res.Key() != int16(kmsg.ApiVersions) {
+		body = body[1:]
+	}
+	return res, res.ReadFrom(body)
+}
+
+// againID marks what produceRaw sends, so that controls let it pass.
+const againID = "again"
+
+// produceRaw writes a request's records once more.
+func produceRaw(addr string, req *kmsg.ProduceRequest) error {
+	again := *req
+	id := againID
+	again.TransactionID = &id
+	res, err := request(addr, &again)
+	if err != nil {
+		return err
+	}
+	if code := res.(*kmsg.ProduceResponse).Topics[0].Partitions[0].ErrorCode; code != 0 {
+		return kerr.ErrorForCode(code)
+	}
+	return nil
+}
+
+// deleteRecords moves the topic's first offset, as retention does.
+func deleteRecords(t testing.TB, addr, topic string, first int64) {
+	t.Helper()
+	req := kmsg.NewPtrDeleteRecordsRequest()
+	req.SetVersion(1)
+	req.TimeoutMillis = 5000
+	rt := kmsg.NewDeleteRecordsRequestTopic()
+	rt.Topic = topic
+	rp := kmsg.NewDeleteRecordsRequestTopicPartition()
+	rp.Offset = first
+	rt.Partitions = append(rt.Partitions, rp)
+	req.Topics = append(req.Topics, rt)
+	res, err := request(addr, req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code := res.(*kmsg.DeleteRecordsResponse).Topics[0].Partitions[0].ErrorCode; code != 0 {
+		t.Fatal(kerr.ErrorForCode(code))
+	}
 }

@@ -44,8 +44,10 @@ type Broker struct {
 	addr    string
 	log     *slog.Logger
 	lock    *os.File
-	once    sync.Once
 	stop    chan struct{}
+
+	mu     sync.Mutex
+	closed bool // kfake answers no administrative call any more
 }
 
 const (
@@ -129,12 +131,16 @@ func (b *Broker) Run(ctx context.Context) error {
 
 // Close stops the broker and writes out what it holds. It may be called twice.
 func (b *Broker) Close() error {
-	b.once.Do(func() {
-		close(b.stop)
-		b.cluster.Close()
-		b.unlock()
-		b.log.Info("broker stopped", "addr", b.addr)
-	})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil
+	}
+	b.closed = true
+	close(b.stop)
+	b.cluster.Close()
+	b.unlock()
+	b.log.Info("broker stopped", "addr", b.addr)
 	return nil
 }
 
@@ -145,7 +151,11 @@ func (b *Broker) retain() {
 	for {
 		select {
 		case <-tick.C:
-			b.cluster.ApplyRetention()
+			b.mu.Lock()
+			if !b.closed {
+				b.cluster.ApplyRetention()
+			}
+			b.mu.Unlock()
 		case <-b.stop:
 			return
 		}
