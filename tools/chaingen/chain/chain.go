@@ -94,8 +94,14 @@ func (g *Generator) Extend(parent *types.Block, n int, branch uint64) (blocks []
 			err = fmt.Errorf("chain: block on top of %d: %v", parent.NumberU64(), r)
 		}
 	}()
-	blocks, receipts = core.GenerateChain(g.spec.Config, parent, beacon.New(ethash.NewFaker()), g.db, n,
-		func(i int, b *core.BlockGen) { g.fill(b, b.PrevBlock(i-1), branch) })
+	for range n {
+		// One block at a time: GenerateChain counts withdrawals from where its
+		// call began, and a block must not depend on that.
+		block, receipt := core.GenerateChain(g.spec.Config, parent, beacon.New(ethash.NewFaker()), g.db, 1,
+			func(_ int, b *core.BlockGen) { g.fill(b, parent, branch) })
+		blocks, receipts = append(blocks, block...), append(receipts, receipt...)
+		parent = block[0]
+	}
 	return blocks, receipts, nil
 }
 
@@ -109,7 +115,6 @@ func (g *Generator) fill(b *core.BlockGen, parent *types.Block, branch uint64) {
 	for i := range g.options.Txs {
 		w.transaction(i)
 	}
-	// Every block has withdrawals: that is how GenerateChain finds the next index.
 	for range 2 {
 		b.AddWithdrawal(&types.Withdrawal{
 			Validator: random.Uint64N(1_000_000),

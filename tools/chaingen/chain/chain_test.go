@@ -78,10 +78,11 @@ func TestSideBranchesDifferAndCanLeaveFromAnyBlock(t *testing.T) {
 	left, _ := extend(t, g, trunk[2], 3, 1)
 	right, _ := extend(t, g, trunk[2], 3, 2)
 	again, _ := extend(t, newGeneratorWith(t, trunk[2], 10), trunk[2], 3, 2)
+	rest, _ := extend(t, g, trunk[2], 3, 0)
 	if left[0].ParentHash() != trunk[2].Hash() || left[0].Hash() == right[0].Hash() || left[0].Hash() == trunk[3].Hash() {
 		t.Error("siblings on one parent are not distinct blocks")
 	}
-	if again[2].Hash() != right[2].Hash() {
+	if rest[2].Hash() != trunk[5].Hash() || again[2].Hash() != right[2].Hash() {
 		t.Error("a branch depends on more than the options, its parent and its number")
 	}
 }
