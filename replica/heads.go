@@ -84,7 +84,7 @@ func (t *headTracker) before(c *change) error {
 	if c.headBlock != nil && c.canonical != nil {
 		_, parent, ok := t.chain.Header(*c.headBlock)
 		if !ok {
-			return fmt.Errorf("head %s is in the stream, its header is not in the database", c.headBlock)
+			return fmt.Errorf("%w: head %s is in the stream, its header is not in the database", ErrDiverged, c.headBlock)
 		}
 		if parent == t.pending.hash || t.pending.step {
 			t.pending = nil // a step on the way to this head
@@ -124,7 +124,7 @@ func (t *headTracker) newHead(head common.Hash) error {
 	}
 	number, parent, ok := t.chain.Header(head)
 	if !ok {
-		return fmt.Errorf("head %s is in the stream, its header is not in the database", head)
+		return fmt.Errorf("%w: head %s is in the stream, its header is not in the database", ErrDiverged, head)
 	}
 	extends, deletes := parent == t.last, t.deletes
 	step := !extends && !deletes
@@ -158,7 +158,7 @@ func (t *headTracker) finishRewind(deletes bool) error {
 	t.rewind = nil
 	number, _, ok := t.chain.Header(target)
 	if !ok {
-		return fmt.Errorf("rewind to %s is in the stream, its header is not in the database", target)
+		return fmt.Errorf("%w: rewind to %s is in the stream, its header is not in the database", ErrDiverged, target)
 	}
 	if !deletes {
 		return errReopen
