@@ -18,6 +18,8 @@ type CopyOptions struct {
 	Ancient     string       // the source's freezer, where --datadir.ancient moved it; default src/ancient
 	SkipAncient bool         // copy the LevelDB alone
 	Logger      *slog.Logger // default: none
+
+	afterManifest func() // for tests: runs in each attempt when manifest and journals are open, before tables are linked
 }
 
 // CopyResult says what a copy holds.
@@ -66,7 +68,7 @@ func Copy(ctx context.Context, src, dst string, opts CopyOptions) (res CopyResul
 			os.RemoveAll(tmp)
 		}
 	}()
-	c := &copier{src: src, dst: tmp, tables: make(map[uint64]string), res: &res, log: opts.Logger}
+	c := &copier{src: src, dst: tmp, tables: make(map[uint64]string), res: &res, log: opts.Logger, hook: opts.afterManifest}
 	if err := c.levelDB(ctx); err != nil {
 		return res, err
 	}
@@ -109,6 +111,7 @@ type copier struct {
 	copied   bool              // hard links are not possible
 	res      *CopyResult
 	log      *slog.Logger
+	hook     func()
 }
 
 // errMoved: a file was deleted while the copy went on.
@@ -165,6 +168,9 @@ func (c *copier) attempt(ctx context.Context) error {
 	}()
 	if err != nil {
 		return err
+	}
+	if c.hook != nil {
+		c.hook()
 	}
 	if err := c.linkTables(ctx, sess.tables); err != nil {
 		return err
