@@ -180,7 +180,9 @@ func bisect(ctx context.Context, p pages, at Position, first, next int64) (hit, 
 // no past entry, and something of the timeline itself that tells so.
 func stepBack(ctx context.Context, p pages, at Position, first int64, h hit, span int64) (hit, bool, error) {
 	from, end := max(first, h.offset-span), h.offset
-	own, none := false, true
+	// Before the timeline's start there is nothing of it.
+	own := h.entry != nil && h.entry.Frame.Kind == KindTimelineStart && h.entry.Frame.Timeline == at.Timeline
+	none := true
 	for pos := from; pos < end; {
 		entries, err := p.page(ctx, pos, scanBytes)
 		if err != nil {
