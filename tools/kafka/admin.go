@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"slices"
 	"strings"
@@ -37,6 +36,7 @@ func (c *Cluster) Admin() *kafka.Client {
 		Timeout: 10 * time.Second,
 		Transport: &kafka.Transport{
 			SASL:        c.mechanism(),
+			Dial:        dialImpatient,
 			DialTimeout: askLimit,
 			MetadataTTL: 200 * time.Millisecond,
 			ClientID:    "drover-localkafka",
@@ -48,21 +48,15 @@ func (c *Cluster) Admin() *kafka.Client {
 func (c *Cluster) ask(ctx context.Context, b *broker, question func(*kafka.Conn) error) error {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	dialer := kafka.Dialer{SASLMechanism: c.mechanism(), ClientID: "drover-localkafka"}
-	dialer.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		var d net.Dialer
-		raw, err := d.DialContext(ctx, network, addr)
-		if err == nil {
-			// kafka-go v0.4.51 signs in without a deadline: a paused broker would hold it for ever.
-			context.AfterFunc(ctx, func() { raw.Close() })
-		}
-		return raw, err
-	}
+	dialer := kafka.Dialer{SASLMechanism: c.mechanism(), ClientID: "drover-localkafka", DialFunc: dialImpatient}
 	conn, err := dialer.DialContext(ctx, "tcp", b.addr(internal))
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(askLimit)); err != nil {
+		return err
+	}
 	return question(conn)
 }
 
@@ -210,6 +204,9 @@ func (c *Cluster) MoveLeader(ctx context.Context, topic string, partition, to in
 		case !slices.Contains(brokerIDs(p.Isr), to):
 			return fmt.Errorf("broker %d is not in sync (in sync: %v)", to, brokerIDs(p.Isr))
 		}
+		// Some of it goes to whichever broker the metadata names as controller, which may be one that hangs.
+		ctx, cancel := context.WithTimeout(ctx, 2*askLimit)
+		defer cancel()
 		if err := reorder(ctx, admin, topic, partition, replicas, to); err != nil {
 			return err
 		}

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -106,12 +109,15 @@ func readAll(t *testing.T, ctx context.Context, c *Cluster, listener Listener) m
 			return err
 		}
 		clear(values)
-		for offset := first; offset < next; offset++ {
-			m, err := conn.ReadMessage(2 << 20)
-			if err != nil {
+		for offset := first; offset < next; {
+			batch := conn.ReadBatch(1, 4<<20)
+			for m, err := batch.ReadMessage(); err == nil; m, err = batch.ReadMessage() {
+				values[m.Offset] = string(m.Value)
+				offset = m.Offset + 1
+			}
+			if err := batch.Close(); err != nil {
 				return err
 			}
-			values[m.Offset] = string(m.Value)
 		}
 		return nil
 	})
@@ -151,114 +157,173 @@ func residentMB(pid int) int {
 
 func gone(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
 
+// stream writes numbers in order, each until it is acknowledged, as Drover's publisher writes frames.
+type stream struct {
+	mu       sync.Mutex
+	held     map[int64]string // what was acknowledged, by offset
+	failures int
+}
+
+func (s *stream) run(ctx context.Context, cl *kafka.Client) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for i := 0; ctx.Err() == nil; i++ {
+		value := fmt.Sprint(i)
+		_ = poll(ctx, func() error {
+			offset, err := produce(ctx, cl, value)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if err != nil {
+				s.failures++
+				return err
+			}
+			s.held[offset] = value
+			return nil
+		})
+		<-tick.C
+	}
+}
+
+func (s *stream) count() (acknowledged, failures int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.held), s.failures
+}
+
+// goesOn returns when ten more records were acknowledged.
+func (s *stream) goesOn(t *testing.T, ctx context.Context) {
+	t.Helper()
+	before, failed := s.count()
+	begin := time.Now()
+	err := poll(ctx, func() error {
+		if now, _ := s.count(); now < before+10 {
+			return fmt.Errorf("%d records were acknowledged, then %d", before, now)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, failures := s.count()
+	t.Logf("  ten more records after %v, with %d failed attempts", time.Since(begin).Round(time.Millisecond), failures-failed)
+}
+
+// check wants every acknowledged record at its offset, and every number in order; a repeated one may follow a failure.
+func (s *stream) check(t *testing.T, have map[int64]string) {
+	t.Helper()
+	mustHold(t, have, s.held)
+	next := 0
+	for _, offset := range slices.Sorted(maps.Keys(have)) {
+		n, err := strconv.Atoi(have[offset])
+		if err != nil || n > next {
+			t.Fatalf("offset %d holds %q, want at most %d", offset, have[offset], next)
+		}
+		next = max(next, n+1)
+	}
+	t.Logf("%d acknowledged, %d failed attempts, %d records in the topic", len(s.held), s.failures, len(have))
+	if s.failures == 0 {
+		t.Error("no attempt failed: the faults never reached the writer")
+	}
+}
+
 func TestNothingAcknowledgedIsLostWhenLeadersAreKilledPausedAndMoved(t *testing.T) {
 	ctx := deadline(t)
 	begin := time.Now()
+	took := func() time.Duration { return time.Since(begin).Round(time.Millisecond) }
 	c := ForTest(t, Options{Brokers: 3})
-	t.Logf("three brokers ready after %v", time.Since(begin).Round(time.Millisecond))
+	t.Logf("three brokers ready after %v", took())
 	for _, id := range c.IDs() {
-		t.Logf("broker %d: %d MB resident", id, residentMB(c.PID(id)))
+		t.Logf("  broker %d: %d MB resident", id, residentMB(c.PID(id)))
 	}
 	cl := plaintext(t, c)
 	createTopic(t, ctx, cl, 3, map[string]string{"min.insync.replicas": "2"})
-	acknowledged := make(map[int64]string)
-	say := func(value string) int {
-		offset, failures := produceUntil(t, ctx, cl, value)
-		acknowledged[offset] = value
-		return failures
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	lead := func() int {
 		t.Helper()
 		id, _, err := c.Leader(ctx, testTopic, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(err)
 		return id
 	}
 	whole := func() {
 		t.Helper()
-		if err := c.WaitInSync(ctx, testTopic, 0, 3); err != nil {
-			t.Fatal(err)
-		}
+		must(c.WaitInSync(ctx, testTopic, 0, 3))
 	}
-	for i := range 20 {
-		say(fmt.Sprint("before ", i))
-	}
+	s := stream{held: make(map[int64]string)}
+	writing, stopWriting := context.WithCancel(ctx)
+	var done sync.WaitGroup
+	done.Go(func() { s.run(writing, cl) })
+	defer done.Wait()
+	defer stopWriting()
+	s.goesOn(t, ctx)
 
-	killed := lead()
-	pid := c.PID(killed)
-	if err := c.Kill(killed); err != nil {
-		t.Fatal(err)
-	}
+	killed, pid := lead(), c.PID(lead())
+	t.Logf("leader %d is killed", killed)
+	must(c.Kill(killed))
 	if !gone(pid) || c.Running(killed) {
 		t.Fatalf("broker %d, process %d, is still there after Kill", killed, pid)
 	}
-	begin = time.Now()
-	failures := say("after the kill")
-	t.Logf("killed leader %d: acknowledged by %d after %v and %d failed attempts", killed, lead(), time.Since(begin).Round(time.Millisecond), failures)
-	if now := lead(); now == killed {
-		t.Fatalf("broker %d leads and is dead", now)
+	s.goesOn(t, ctx)
+	if lead() == killed {
+		t.Fatalf("broker %d leads and is dead", killed)
 	}
 	begin = time.Now()
-	if err := c.Restart(ctx, killed); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("killed broker ready again after %v", time.Since(begin).Round(time.Millisecond))
+	must(c.Restart(ctx, killed))
+	t.Logf("  ready again after %v", took())
 	whole()
 
 	paused := lead()
-	if err := c.Pause(paused); err != nil {
-		t.Fatal(err)
+	t.Logf("leader %d is paused", paused)
+	must(c.Pause(paused))
+	s.goesOn(t, ctx)
+	if lead() == paused {
+		t.Fatalf("broker %d leads and is paused", paused)
 	}
-	begin = time.Now()
-	say("while the leader is paused")
-	t.Logf("paused leader %d: acknowledged by %d after %v", paused, lead(), time.Since(begin).Round(time.Millisecond))
-	if now := lead(); now == paused {
-		t.Fatalf("broker %d leads and is paused", now)
-	}
-	if err := c.Resume(paused); err != nil {
-		t.Fatal(err)
-	}
+	must(c.Resume(paused))
 	whole()
 
 	to := c.IDs()[lead()%3]
 	begin = time.Now()
-	if err := c.MoveLeader(ctx, testTopic, 0, to); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("leader moved after %v", time.Since(begin).Round(time.Millisecond))
-	say("after the move")
+	must(c.MoveLeader(ctx, testTopic, 0, to))
+	t.Logf("leader moved to %d after %v", to, took())
 	if now := lead(); now != to {
 		t.Errorf("broker %d leads, want %d", now, to)
 	}
+	s.goesOn(t, ctx)
 
-	// The whole cluster dies at once and comes back on its data.
+	whole()
+	hung, to := c.IDs()[to%3], c.IDs()[(to+1)%3]
+	must(c.Pause(hung))
+	begin = time.Now()
+	must(c.MoveLeader(ctx, testTopic, 0, to))
+	t.Logf("leader moved to %d after %v while follower %d hangs, which the others still take for alive", to, took(), hung)
+	must(c.Resume(hung))
+	s.goesOn(t, ctx)
+
 	for _, id := range c.IDs() {
-		if err := c.Kill(id); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, id := range c.IDs() {
-		if err := c.Launch(id); err != nil {
-			t.Fatal(err)
-		}
+		must(c.Kill(id))
 	}
 	begin = time.Now()
-	if err := c.WaitReady(ctx); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("all three ready again %v after they were all killed", time.Since(begin).Round(time.Millisecond))
-	say("after all were killed")
-	mustHold(t, readAll(t, ctx, c, Plaintext), acknowledged)
-
-	begin = time.Now()
 	for _, id := range c.IDs() {
-		t.Logf("broker %d: %d MB resident at the end", id, residentMB(c.PID(id)))
+		must(c.Launch(id))
 	}
-	if err := c.StopAll(ctx); err != nil {
-		t.Fatal(err)
+	must(c.WaitReady(ctx))
+	t.Logf("all three were killed, and are ready again after %v", took())
+	s.goesOn(t, ctx)
+
+	stopWriting()
+	done.Wait()
+	s.check(t, readAll(t, ctx, c, Plaintext))
+	for _, id := range c.IDs() {
+		t.Logf("  broker %d: %d MB resident", id, residentMB(c.PID(id)))
 	}
-	t.Logf("stopped in order after %v", time.Since(begin).Round(time.Millisecond))
+	begin = time.Now()
+	must(c.StopAll(ctx))
+	t.Logf("stopped in order after %v", took())
 }
 
 func TestTooFewReplicasRefuseAWrite(t *testing.T) {

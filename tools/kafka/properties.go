@@ -39,6 +39,8 @@ func (c *Cluster) properties(b *broker) string {
 		// A dead or paused broker loses its partitions after 6 s (Kafka: 9 s): a stall of the test machine is shorter.
 		"broker.session.timeout.ms":    "6000",
 		"broker.heartbeat.interval.ms": "1000",
+		// What a broker has asked a controller that was paused is asked again soon (Kafka: after 30 s).
+		"controller.socket.timeout.ms": "3000",
 
 		// Small: the defaults are made for one broker on a machine of its own.
 		"num.network.threads":                          "2",
