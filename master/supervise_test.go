@@ -1,16 +1,19 @@
 package master
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/drover-io/drover/chaindata"
+	"github.com/drover-io/drover/changelog"
 )
 
 func TestGethThatEndsByItselfIsPublishedWholeAndItsCodePassedOn(t *testing.T) {
@@ -34,7 +37,7 @@ func TestStopEndsGethAndPublishesItsLastWrites(t *testing.T) {
 	for range 3 {
 		m := startMaster(t, config)
 		geth := gethOf(t, m, datadir)
-		untilPublished(t, m, address)
+		untilPublished(t, m, log)
 		if code := m.stop(t); code != 0 {
 			t.Errorf("exit code %d after SIGTERM: %s", code, m.output())
 		}
@@ -64,16 +67,14 @@ func gethOf(t testing.TB, m *child, datadir string) int {
 }
 
 // untilPublished waits until the topic's end has moved by some frames.
-func untilPublished(t testing.TB, m *child, address string) {
+func untilPublished(t testing.TB, m *child, log *changelog.Log) {
 	t.Helper()
-	log := openLog(t, address)
-	ctx := testContext(t)
 	start := int64(-1)
 	until(t, "frames on the topic", func() bool {
 		if m.ended() {
 			t.Fatalf("the master ended: %s", m.output())
 		}
-		_, next, err := log.Bounds(ctx)
+		_, next, err := log.Bounds(testContext(t))
 		if start < 0 && err == nil {
 			start = next
 		}
@@ -83,12 +84,28 @@ func untilPublished(t testing.TB, m *child, address string) {
 
 // Fault 3.
 func TestKillsAtAnyMomentLoseAndDoubleNothing(t *testing.T) {
-	rounds := 25
-	if testing.Short() {
-		rounds = 5
-	}
 	datadir, address := t.TempDir(), startBroker(t)
-	killLoop(t, rounds, address, datadir, func() []string { return fake(datadir, "--pause-us=200") }, 400*time.Millisecond)
+	killLoop(t, kills(25), address, datadir, func() []string { return fake(datadir, "--pause-us=200") }, 400*time.Millisecond)
+}
+
+// Fault 3, with the real thing.
+func TestKillsOfRealGethLoseAndDoubleNothing(t *testing.T) {
+	geth, datadir, address := gethBinary(t), shortDir(t), startBroker(t)
+	killLoop(t, kills(6), address, datadir, func() []string {
+		return append([]string{geth, "--datadir", datadir, "--dev", "--dev.period", "1", "--port", "0", "--nodiscover",
+			"--cache", "64", "--authrpc.port", "0"}, storageFlags...)
+	}, 4*time.Second)
+}
+
+// kills is how many rounds a kill loop has: standard, or what `make soak` asks for.
+func kills(standard int) int {
+	if n, err := strconv.Atoi(os.Getenv("DROVER_E2E_KILLS")); err == nil {
+		return n
+	}
+	if testing.Short() {
+		return min(standard, 5)
+	}
+	return standard
 }
 
 // killLoop starts a master, kills it, its geth or both after a random time up to span, and starts again on the same
@@ -205,20 +222,19 @@ func assertErrorIs(t testing.TB, err, target error, text string) {
 	if err == nil {
 		t.Fatalf("no error, want %v", target)
 	}
-	if !isError(err, target) || !strings.Contains(err.Error(), text) || strings.Contains(err.Error(), "\n") {
+	if !errors.Is(err, target) || !strings.Contains(err.Error(), text) || strings.Contains(err.Error(), "\n") {
 		t.Errorf("got %q, want one line of %q with %q", err, target, text)
 	}
 }
 
 func TestRestartsThatWriteNothingAreNoHole(t *testing.T) {
 	datadir, address := t.TempDir(), startBroker(t)
+	log := openLog(t, address)
 	for _, batches := range []int{20, 0, 0, 20, 0, 20} {
-		m := startMaster(t, masterConfig{Broker: address, Datadir: datadir,
+		m := startMaster(t, masterConfig{Broker: address, Datadir: datadir, HeartbeatInterval: 20 * time.Millisecond,
 			Geth: fake(datadir, fmt.Sprintf("--batches=%d", batches), "--idle")})
 		gethOf(t, m, datadir)
-		if batches > 0 {
-			untilPublished(t, m, address)
-		}
+		untilPublished(t, m, log) // heartbeats, if nothing else
 		_ = m.Process.Kill()
 		m.wait(t)
 	}
