@@ -41,10 +41,12 @@ type state struct {
 	bulkHead  common.Hash // while geth is closed
 	bulkNum   uint64
 
-	heartbeat   *changelog.Heartbeat
-	heartbeatAt time.Time // when it was received
-	applyErr    error     // a write that is being retried
-	fatal       error     // what ended Run
+	heartbeat *changelog.Heartbeat
+	// heartbeatTime is when the master made it, heartbeatAt when it was received.
+	heartbeatTime, heartbeatAt time.Time
+
+	applyErr error // a write that is being retried
+	fatal    error // what ended Run
 }
 
 type phase int
@@ -177,7 +179,7 @@ func (r *Replica) applied(it *item) {
 		s.frameTime = it.event.Time
 	}
 	if hb := it.event.Heartbeat; hb != nil {
-		s.heartbeat, s.heartbeatAt = hb, time.Now()
+		s.heartbeat, s.heartbeatTime, s.heartbeatAt = hb, it.event.Time, time.Now()
 	}
 }
 

@@ -98,11 +98,13 @@ func (r *Replica) reasons(now time.Time) []string {
 	if frames, ok := s.behind(); !ok || frames > readyFrames {
 		add("catching up: %d frames behind the topic's end", frames)
 	}
-	switch age := now.Sub(s.heartbeatAt); {
+	// By the master's clock, so that an old heartbeat that was read just now does not count as fresh.
+	switch age := max(now.Sub(s.heartbeatTime), now.Sub(s.heartbeatAt)); {
 	case s.heartbeat == nil:
 		add("no heartbeat of the master yet")
 	case age > r.opts.MaxHeartbeatAge:
-		add("heartbeat age: the master has been silent for %s, limit %s", age.Round(time.Second), r.opts.MaxHeartbeatAge)
+		add("heartbeat age: the master's last word is %s old, limit %s (its clock and this one have to be in step)",
+			age.Round(time.Second), r.opts.MaxHeartbeatAge)
 	case !s.heartbeat.SourceAlive:
 		add("the master's geth does not answer")
 	case s.heartbeat.Syncing:
