@@ -36,8 +36,10 @@ type Follower struct {
 
 	notify     *fsnotify.Watcher // nil: polling only
 	dirInfo    os.FileInfo
-	dirTime    time.Time // of the last listing; only watch uses it
-	nextScan   time.Time // only watch uses it
+	dirTime    time.Time    // of the last listing; only watch uses it
+	nextScan   atomic.Int64 // Unix time in ns before which the tick does not list the directory
+	scanning   atomic.Bool
+	scans      sync.WaitGroup
 	wake       chan struct{}
 	full       atomic.Bool
 	fullSignal chan struct{}
@@ -203,6 +205,7 @@ func (f *Follower) Close() error {
 			err = f.notify.Close()
 		}
 		<-f.watchDone
+		f.scans.Wait()
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.reader.close()

@@ -51,8 +51,9 @@ func openSpool(dir, links string, log *slog.Logger) (*spool, error) {
 func (s *spool) path(num uint64) string         { return filepath.Join(s.links, journalName(num)) }
 func (s *spool) manifestPath(num uint64) string { return filepath.Join(s.links, manifestName(num)) }
 
-// add links one file of the database by name, if it is a journal or a manifest. It tells whether a link is new.
-func (s *spool) add(name string) (bool, error) {
+// add links one file of the database by name, if it is a journal or a manifest. It tells whether a link is new. created
+// says that the file has just come into being.
+func (s *spool) add(name string, created bool) (bool, error) {
 	num, journal := parseJournalName(name)
 	if !journal {
 		var manifest bool
@@ -64,11 +65,18 @@ func (s *spool) add(name string) (bool, error) {
 	defer s.mu.Unlock()
 	known := &s.manifests
 	if journal {
-		if known = &s.journals; num <= s.removed {
-			return false, nil
-		}
+		known = &s.journals
 	}
 	from, to := filepath.Join(s.dir, name), filepath.Join(s.links, name)
+	at, found := slices.BinarySearch(*known, num)
+	switch {
+	case found:
+		return false, sameFile(from, to)
+	case journal && num <= s.removed && created:
+		return false, fmt.Errorf("%w: %s was created, but journals up to %d were seen before", ErrReplaced, from, s.removed)
+	case journal && num <= s.removed:
+		return false, nil
+	}
 	err := os.Link(from, to)
 	switch {
 	case errors.Is(err, fs.ErrExist):
@@ -85,13 +93,11 @@ func (s *spool) add(name string) (bool, error) {
 	case err != nil:
 		return false, fmt.Errorf("journal spool: %w: it must be on the file system of %s, and that must allow hard links", err, s.dir)
 	}
-	at, found := slices.BinarySearch(*known, num)
-	if !found {
-		*known = slices.Insert(*known, at, num)
-	}
-	return !found, nil
+	*known = slices.Insert(*known, at, num)
+	return true, nil
 }
 
+// sameFile checks that a, if it is there, is the file that b is.
 func sameFile(a, b string) error {
 	fa, err := os.Stat(a)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -105,14 +111,16 @@ func sameFile(a, b string) error {
 		return err
 	}
 	if !os.SameFile(fa, fb) {
-		return fmt.Errorf("%w: %s is not the file linked as %s; "+
-			"if the datadir was replaced on purpose, remove the spool directory", ErrReplaced, a, b)
+		return fmt.Errorf("%w: %s is not the file linked as %s; %s", ErrReplaced, a, b, spoolHint)
 	}
 	return nil
 }
 
+const spoolHint = "if the datadir was replaced on purpose, remove the spool directory"
+
 // scan links all that the directory holds. It tells whether a link is new. An absent directory holds nothing.
 func (s *spool) scan() (bool, error) {
+	newest := s.newestManifest()
 	l, err := list(s.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -123,22 +131,36 @@ func (s *spool) scan() (bool, error) {
 	if l.pebble() {
 		return false, errPebble(s.dir)
 	}
-	any := false
+	// LevelDB makes a new manifest before it removes the old one, so the newest never gets older.
+	if n := len(l.manifests); newest > 0 && (n == 0 || l.manifests[n-1] < newest) {
+		return false, fmt.Errorf("%w: %s no longer has %s, nor a newer one; %s", ErrReplaced, s.dir, manifestName(newest), spoolHint)
+	}
+	names := make([]string, 0, len(l.manifests)+len(l.journals))
 	for _, num := range l.manifests {
-		added, err := s.add(manifestName(num))
-		if err != nil {
-			return any, err
-		}
-		any = any || added
+		names = append(names, manifestName(num))
 	}
 	for _, num := range l.journals {
-		added, err := s.add(journalName(num))
-		if err != nil {
-			return any, err
-		}
-		any = any || added
+		names = append(names, journalName(num))
 	}
-	return any, nil
+	linked := false
+	for _, name := range names {
+		added, err := s.add(name, false)
+		if err != nil {
+			return linked, err
+		}
+		linked = linked || added
+	}
+	return linked, nil
+}
+
+// newestManifest is the highest number seen; 0 when none was. goleveldb's first manifest has the number 0, too.
+func (s *spool) newestManifest() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.manifests); n > 0 {
+		return s.manifests[n-1]
+	}
+	return 0
 }
 
 // after returns the lowest linked journal above num.

@@ -56,7 +56,7 @@ func (f *Follower) onEvent(ev fsnotify.Event) {
 	if !ev.Has(fsnotify.Create) {
 		return
 	}
-	added, err := f.spool.add(name)
+	added, err := f.spool.add(name, true)
 	if err != nil {
 		f.fail(err)
 	}
@@ -71,7 +71,7 @@ func (f *Follower) onTick() {
 	fi, err := os.Stat(f.opts.Dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return // geth removedb, or not yet there: if it comes back, it is another one
+		return // geth removedb: if it comes back, it is another one
 	case err != nil:
 		f.log.Warn("cannot look at the database directory", "dir", f.opts.Dir, "err", err)
 		return
@@ -81,23 +81,34 @@ func (f *Follower) onTick() {
 	}
 	f.checkLimit()
 	// With notification working, a listing only guards against its faults, so it may not cost more than 2 % of the time.
-	if mod := fi.ModTime(); mod != f.dirTime && time.Now().After(f.nextScan) {
-		start := time.Now()
+	if mod := fi.ModTime(); mod != f.dirTime && time.Now().UnixNano() > f.nextScan.Load() {
 		f.dirTime = mod
 		f.rescan()
-		f.nextScan = time.Now().Add(50 * time.Since(start))
 	}
 	f.signal()
 }
 
+// rescan lists the directory on a goroutine of its own: an archive has millions of tables, and new journals must be
+// linked meanwhile.
 func (f *Follower) rescan() {
-	added, err := f.spool.scan()
-	if err != nil {
-		f.fail(err)
+	if f.scanning.Swap(true) {
+		return
 	}
-	if added {
-		f.signal()
-	}
+	f.scans.Add(1)
+	go func() {
+		defer f.scans.Done()
+		start := time.Now()
+		added, err := f.spool.scan()
+		if err != nil {
+			f.fail(err)
+		}
+		if added {
+			f.signal()
+		}
+		now := time.Now()
+		f.nextScan.Store(now.Add(50 * now.Sub(start)).UnixNano())
+		f.scanning.Store(false)
+	}()
 }
 
 // checkLimit compares the spool with its limit.
