@@ -36,6 +36,8 @@ func classify(err error) class {
 	var k kafka.Error
 	var n net.Error
 	switch {
+	case isOwn(err):
+		return classFatal
 	case errors.As(err, &k):
 		return classifyCode(k)
 	case errors.Is(err, protocol.ErrNoTopic), errors.Is(err, protocol.ErrNoPartition):
@@ -69,6 +71,16 @@ func classifyCode(k kafka.Error) class {
 	return classFatal
 }
 
+// isOwn finds verdicts that this package has already come to.
+func isOwn(err error) bool {
+	for _, own := range []error{ErrWrongCluster, ErrNoTopic, ErrNotRetained, ErrTruncated, ErrCorrupt, ErrBadFrame, ErrFutureVersion, ErrClosed} {
+		if errors.Is(err, own) {
+			return true
+		}
+	}
+	return false
+}
+
 // isTLS finds the failures of a handshake that no retry mends.
 func isTLS(err error) bool {
 	var (
@@ -89,6 +101,8 @@ func (l *Log) explain(what string, err error) error {
 	errors.As(err, &k)
 	hint := ""
 	switch {
+	case isOwn(err):
+		return err
 	case classify(err) == classNoTopic:
 		return fmt.Errorf("%s: %w: %s; `drover master --cluster %s` creates it, or: kafka-topics.sh --create --topic %s --partitions 1 --config cleanup.policy=delete --config max.message.bytes=%d --config unclean.leader.election.enable=false",
 			what, ErrNoTopic, l.topic, l.opts.Cluster, l.topic, DefaultMaxMessageBytes)

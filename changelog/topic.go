@@ -106,7 +106,40 @@ func (l *Log) ensureOnce(ctx context.Context, spec TopicSpec) (bool, []Finding, 
 		return false, nil, err
 	}
 	findings, err := l.findings(ctx, spec, topic)
-	return false, findings, err
+	if err != nil {
+		return false, nil, err
+	}
+	return false, findings, checkPurpose(ctx, logPages{l})
+}
+
+// checkPurpose looks at some messages of the topic's beginning and end: they must
+// be frames, and of this cluster.
+func checkPurpose(ctx context.Context, p pages) error {
+	first, next, err := p.bounds(ctx)
+	if err != nil || first == next {
+		return err
+	}
+	frames, bad := 0, error(nil)
+	for _, at := range []int64{first, max(first, next-8)} {
+		entries, err := p.page(ctx, at, probeBytes)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if e.Err != nil {
+				bad = e.Err
+				continue
+			}
+			frames++
+			if err := (&tailScan{}).add(p.cluster(), e); err != nil {
+				return err
+			}
+		}
+	}
+	if frames == 0 && bad != nil {
+		return fmt.Errorf("%w: the topic's messages were not written by Drover (%w); choose another --cluster name", ErrWrongCluster, bad)
+	}
+	return nil
 }
 
 // metadata asks the brokers, not kafka-go's cache.

@@ -70,6 +70,9 @@ func TestATopicOfAnotherClusterIsRefused(t *testing.T) {
 	if _, err := l.Tail(deadline(t)); !errors.Is(err, changelog.ErrWrongCluster) {
 		t.Errorf("tail: %v", err)
 	}
+	if _, _, err := l.Ensure(deadline(t), changelog.TopicSpec{}); !errors.Is(err, changelog.ErrWrongCluster) {
+		t.Errorf("ensure: %v", err)
+	}
 	if _, err := sequence(t, l, at(1, 5), 0, 6); !errors.Is(err, changelog.ErrWrongCluster) {
 		t.Errorf("sequencer: %v", err)
 	}
@@ -81,5 +84,8 @@ func TestATopicOfAnotherProgramIsRefused(t *testing.T) {
 	tail, err := l.Tail(deadline(t))
 	if err != nil || !errors.Is(tail.Damaged, changelog.ErrBadFrame) || tail.Empty {
 		t.Errorf("tail: %+v, %v", tail, err)
+	}
+	if _, _, err := l.Ensure(deadline(t), changelog.TopicSpec{}); !errors.Is(err, changelog.ErrWrongCluster) {
+		t.Errorf("ensure: %v", err)
 	}
 }
