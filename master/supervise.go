@@ -107,6 +107,12 @@ func (m *Master) supervise(ctx context.Context, s *session, c *capture, process 
 	if rest == nil {
 		rest = s.failure()
 	}
+	if errors.Is(cause, chaindata.ErrCorruptJournal) {
+		// A new Pebble database shows its own journals first.
+		if err := chaindata.CheckSource(m.opts.Chaindata); errors.Is(err, chaindata.ErrUnsupportedSource) {
+			cause = err
+		}
+	}
 	switch {
 	case cause != nil:
 		if rest != nil && !errors.Is(rest, cause) {
