@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -18,7 +19,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, stop, os.Args[1:])
+	err := run(ctx, stop, os.Args[1:], os.Stdout)
 	stop()
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -32,7 +33,8 @@ func main() {
 
 var errUsage = errors.New("wrong use")
 
-func run(ctx context.Context, stop func(), args []string) error {
+// run ends in order when ctx does; it calls stop then, so that a second Ctrl-C ends the program at once.
+func run(ctx context.Context, stop func(), args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("kafka", flag.ContinueOnError)
 	three := flags.Bool("three", false, "three brokers instead of one")
 	dir := flags.String("dir", "", "keep data and logs here, for the next run too (default: a temporary directory, removed at the end)")
@@ -72,35 +74,35 @@ func run(ctx context.Context, stop func(), args []string) error {
 		}
 		return err
 	}
-	show(cluster, opts, time.Since(begin))
-	err = wait(ctx, cluster)
-	stop() // a second Ctrl-C ends the program at once, and the brokers with it
-	fmt.Println("stopping")
+	show(out, cluster, opts, time.Since(begin))
+	err = wait(ctx, cluster, out)
+	stop()
+	fmt.Fprintln(out, "stopping")
 	return errors.Join(err, cluster.StopAll(context.Background()))
 }
 
-func show(cluster *localkafka.Cluster, opts localkafka.Options, took time.Duration) {
-	fmt.Printf("Apache Kafka %s is up after %.1f s.\n\n", localkafka.Version, took.Seconds())
-	fmt.Printf("  brokers   %s\n", strings.Join(cluster.Bootstrap(localkafka.Plaintext), ","))
+func show(out io.Writer, cluster *localkafka.Cluster, opts localkafka.Options, took time.Duration) {
+	fmt.Fprintf(out, "Apache Kafka %s is up after %.1f s.\n\n", localkafka.Version, took.Seconds())
+	fmt.Fprintf(out, "  brokers   %s\n", strings.Join(cluster.Bootstrap(localkafka.Plaintext), ","))
 	if len(opts.Listeners) > 1 {
 		files, user := cluster.Files(), cluster.Users()[0]
-		fmt.Printf("  TLS       %s\n", strings.Join(cluster.Bootstrap(localkafka.TLS), ","))
-		fmt.Printf("  mutual    %s\n            with %s and %s\n", strings.Join(cluster.Bootstrap(localkafka.MutualTLS), ","), files.ClientCert, files.ClientKey)
-		fmt.Printf("  SASL      %s\n            as user %s with password %s (PLAIN, SCRAM-SHA-256, SCRAM-SHA-512)\n", strings.Join(cluster.Bootstrap(localkafka.SASLTLS), ","), user.Name, user.Password)
-		fmt.Printf("  CA        %s\n", files.CA)
+		fmt.Fprintf(out, "  TLS       %s\n", strings.Join(cluster.Bootstrap(localkafka.TLS), ","))
+		fmt.Fprintf(out, "  mutual    %s\n            with %s and %s\n", strings.Join(cluster.Bootstrap(localkafka.MutualTLS), ","), files.ClientCert, files.ClientKey)
+		fmt.Fprintf(out, "  SASL      %s\n            as user %s with password %s (PLAIN, SCRAM-SHA-256, SCRAM-SHA-512)\n", strings.Join(cluster.Bootstrap(localkafka.SASLTLS), ","), user.Name, user.Password)
+		fmt.Fprintf(out, "  CA        %s\n", files.CA)
 	}
 	for _, id := range cluster.IDs() {
-		fmt.Printf("  broker %d  pid %d, data %s, log %s\n", id, cluster.PID(id), cluster.DataDir(id), cluster.LogFile(id))
+		fmt.Fprintf(out, "  broker %d  pid %d, data %s, log %s\n", id, cluster.PID(id), cluster.DataDir(id), cluster.LogFile(id))
 	}
 	kept := "removed at the end"
 	if opts.Dir != "" {
 		kept = "kept for the next run"
 	}
-	fmt.Printf("\nCtrl-C ends it; the data is %s.\n", kept)
+	fmt.Fprintf(out, "\nCtrl-C ends it; the data is %s.\n", kept)
 }
 
 // wait ends with ctx, and says when a broker ends by itself (which a person may have wanted: kill is part of the game).
-func wait(ctx context.Context, cluster *localkafka.Cluster) error {
+func wait(ctx context.Context, cluster *localkafka.Cluster, out io.Writer) error {
 	up := make(map[int]bool)
 	for _, id := range cluster.IDs() {
 		up[id] = true
@@ -119,7 +121,7 @@ func wait(ctx context.Context, cluster *localkafka.Cluster) error {
 				running++
 			} else if up[id] {
 				up[id] = false
-				fmt.Printf("broker %d has ended; its log is %s\n", id, cluster.LogFile(id))
+				fmt.Fprintf(out, "broker %d has ended; its log is %s\n", id, cluster.LogFile(id))
 			}
 		}
 		if running == 0 {
