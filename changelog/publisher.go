@@ -1,6 +1,7 @@
 package changelog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
 )
 
 // Compression of the produce requests; readers need no setting.
@@ -67,7 +69,7 @@ const maxRequestFrames = 4096
 type Publisher struct {
 	l     *Log
 	opts  PublisherOptions
-	codec kafka.Compression
+	enc   *encoder
 	fence fence
 	limit int // bytes of a request, 0 before it is known
 
@@ -108,8 +110,8 @@ func (p *Publisher) State() PublisherState {
 //
 // Errors: the context's; [ErrFenced] when another writer's frames show up between
 // ours; [ErrTruncated] when acknowledged frames are gone; [ErrNoTopic]; what
-// Kafka refuses (rights, size), with what to change. Frames' payloads must not be
-// changed any more, even after an error.
+// Kafka refuses (rights, size), with what to change. Frames may be
+// reused once it returned.
 func (p *Publisher) Publish(ctx context.Context, frames []Frame) (base int64, err error) {
 	if len(frames) == 0 {
 		return -1, errors.New("changelog: nothing to publish")
@@ -137,11 +139,11 @@ func (p *Publisher) prepare(ctx context.Context) error {
 	if p.limit > 0 {
 		return nil
 	}
-	codec, err := p.opts.Compression.codec()
+	enc, err := newEncoder(p.opts.Compression)
 	if err != nil {
 		return err
 	}
-	p.codec = codec
+	p.enc = enc
 	if !p.fence.known {
 		_, next, err := p.l.Bounds(ctx)
 		if err != nil {
@@ -182,15 +184,12 @@ func (p *Publisher) send(ctx context.Context, frames []Frame, size int) (int64, 
 	if err := p.fence.sending(frames); err != nil {
 		return -1, err
 	}
-	values := make([][]byte, len(frames))
-	arena := make([]byte, 0, size)
-	for i := range frames {
-		at := len(arena)
-		arena = frames[i].AppendTo(arena)
-		values[i] = arena[at:]
+	set, err := p.enc.encode(frames, size)
+	if err != nil {
+		return -1, err
 	}
 	started := time.Now()
-	base, err := p.produce(ctx, frames, values)
+	base, err := p.produce(ctx, set)
 	if err != nil {
 		return -1, err
 	}
@@ -211,14 +210,14 @@ func (p *Publisher) send(ctx context.Context, frames []Frame, size int) (int64, 
 }
 
 // produce sends one request until it is acknowledged.
-func (p *Publisher) produce(ctx context.Context, frames []Frame, values [][]byte) (base int64, err error) {
+func (p *Publisher) produce(ctx context.Context, set []byte) (base int64, err error) {
 	out := outage{log: p.l.log, metrics: p.l.metrics, what: "publish"}
 	defer func() {
 		out.end(err == nil)
 		p.outage(time.Time{}, nil, false)
 	}()
 	for b := newBackoff(); ; {
-		base, err = p.produceOnce(ctx, frames, values)
+		base, err = p.produceOnce(ctx, set)
 		if err == nil {
 			return base, nil
 		}
@@ -246,14 +245,10 @@ func (p *Publisher) outage(since time.Time, err error, retry bool) {
 	}
 }
 
-func (p *Publisher) produceOnce(ctx context.Context, frames []Frame, values [][]byte) (int64, error) {
-	records := make([]kafka.Record, len(frames))
-	for i := range frames {
-		records[i] = kafka.Record{Time: frames[i].Time, Value: kafka.NewBytes(values[i])}
-	}
-	res, err := p.l.producer.Produce(ctx, &kafka.ProduceRequest{
+func (p *Publisher) produceOnce(ctx context.Context, set []byte) (int64, error) {
+	res, err := p.l.producer.RawProduce(ctx, &kafka.RawProduceRequest{
 		Topic: p.l.topic, Partition: partition, RequiredAcks: kafka.RequireAll,
-		Records: kafka.NewRecordReader(records...), Compression: p.codec,
+		RawRecords: protocol.RawRecordSet{Reader: bytes.NewReader(set)},
 	})
 	if err != nil {
 		return -1, err

@@ -25,6 +25,10 @@ const childDir = "DROVER_TEST_BROKER_DIR"
 
 // TestMain runs a broker instead of the tests when a test started this binary so.
 func TestMain(m *testing.M) {
+	if addr := os.Getenv("DROVER_TEST_PUBLISH_TO"); addr != "" {
+		publishGigabyte(addr, changelog.Compression(os.Getenv("DROVER_TEST_COMPRESSION")))
+		return
+	}
 	dir := os.Getenv(childDir)
 	if dir == "" {
 		os.Exit(m.Run())
@@ -38,6 +42,53 @@ func TestMain(m *testing.M) {
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
 	b.Run(ctx)
+}
+
+// publishGigabyte is a process that does nothing else, 100 KB batches 64 at a time.
+func publishGigabyte(addr string, c changelog.Compression) {
+	ctx := context.Background()
+	l, err := changelog.Open(ctx, changelog.Options{Brokers: []string{addr}, Cluster: "test"})
+	if err != nil {
+		panic(err)
+	}
+	if _, _, err := l.Ensure(ctx, changelog.TopicSpec{}); err != nil {
+		panic(err)
+	}
+	p := l.NewPublisher(changelog.PublisherOptions{Compression: c})
+	for i := range uint64(160) {
+		if _, err := p.Publish(ctx, frames(i*64+1, 64, 100_000)); err != nil {
+			panic(err)
+		}
+	}
+	raw, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Print(string(raw))
+}
+
+// BenchmarkPublisherMemory reports the peak memory of a process that publishes.
+func BenchmarkPublisherMemory(b *testing.B) {
+	for _, c := range []changelog.Compression{changelog.CompressionNone, changelog.CompressionSnappy, changelog.CompressionLZ4, changelog.CompressionZstd} {
+		b.Run(string(c), func(b *testing.B) {
+			for b.Loop() {
+				br := startChild(b, b.TempDir(), "127.0.0.1:0")
+				cmd := exec.Command(os.Args[0])
+				cmd.Env = append(os.Environ(), "DROVER_TEST_PUBLISH_TO="+br.addr, "DROVER_TEST_COMPRESSION="+string(c))
+				out, err := cmd.Output()
+				if err != nil {
+					b.Fatal(err)
+				}
+				for line := range strings.Lines(string(out)) {
+					var kb int64
+					if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kb); n == 1 {
+						b.ReportMetric(float64(kb)/1e3, "MB-peak")
+					}
+				}
+				br.kill()
+			}
+		})
+	}
 }
 
 // child is a broker in a process of its own.
