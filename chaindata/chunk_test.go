@@ -224,9 +224,7 @@ func FuzzChunkReader(f *testing.F) {
 		whole := newChunkReader(&growing{data, len(data)})
 		g := &growing{data: data}
 		grown := newChunkReader(g)
-		if step < 1 {
-			step = 1
-		}
+		step = max(step, len(data)/64, 1)
 		for {
 			want, wantErr := whole.next()
 			got, err := grown.next()

@@ -65,7 +65,7 @@ func Copy(ctx context.Context, src, dst string, opts CopyOptions) (res CopyResul
 	}
 	defer func() {
 		if err != nil {
-			os.RemoveAll(tmp)
+			_ = os.RemoveAll(tmp)
 		}
 	}()
 	c := &copier{src: src, dst: tmp, tables: make(map[uint64]string), res: &res, log: opts.Logger, hook: opts.afterManifest}

@@ -112,7 +112,7 @@ func writeFileSynced(path string, data []byte) error {
 		err = os.Rename(tmp.Name(), path)
 	}
 	if err != nil {
-		os.Remove(tmp.Name())
+		_ = os.Remove(tmp.Name())
 		return err
 	}
 	return syncDir(filepath.Dir(path))

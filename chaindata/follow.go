@@ -93,7 +93,7 @@ func NewFollower(opts FollowOptions) (*Follower, error) {
 	}
 	if _, err := sp.scan(); err != nil {
 		if f.notify != nil {
-			f.notify.Close()
+			_ = f.notify.Close()
 		}
 		return nil, err
 	}
@@ -110,7 +110,7 @@ func (f *Follower) startNotify() error {
 		return err
 	}
 	if err := w.Add(f.opts.Dir); err != nil {
-		w.Close()
+		_ = w.Close()
 		return err
 	}
 	f.notify = w

@@ -3,11 +3,13 @@ package chaindata
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 	"time"
 
@@ -163,7 +165,7 @@ func killWriterAfter(t *testing.T, dir string, f *Follower, s *stream, batches i
 		if n%3 != 0 {
 			f.Published(b.Last())
 		}
-		if err := binary.Write(acks, binary.LittleEndian, uint32(len(b.Data)-batchHeaderSize)); err != nil && err != io.ErrClosedPipe {
+		if err := binary.Write(acks, binary.LittleEndian, uint32(len(b.Data)-batchHeaderSize)); err != nil && !errors.Is(err, io.ErrClosedPipe) && !errors.Is(err, syscall.EPIPE) {
 			t.Fatal(err)
 		}
 	}

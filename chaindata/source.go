@@ -90,7 +90,7 @@ type view struct {
 
 func (v *view) close() {
 	if v.db != nil {
-		v.db.Close()
+		_ = v.db.Close()
 	}
 }
 
