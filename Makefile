@@ -53,7 +53,7 @@ $(GETH):
 test: $(GETH) bin/drover-race ## everything that CI runs: vet, unit tests and end-to-end tests on real geth, with the race detector
 	$(GO) vet ./...
 	$(GO) test -race -timeout 20m $(UNIT)
-	$(GO) test -race -timeout 30m -v -run '$(or $(RUN),.)' ./e2e/... 2>&1 | $(GO) run ./tools/testlog
+	$(GO) test -race -timeout 30m -v -run "$(or $(RUN),.)" ./e2e/...
 
 .PHONY: unit
 unit: $(GETH) ## unit tests alone, without the race detector
