@@ -44,7 +44,9 @@ func (f *fence) sending(frames []Frame) error {
 		}
 		switch fr.Kind {
 		case KindTimelineStart:
-			f.opening = fr
+			own := *fr
+			own.Payload = nil // the caller's
+			f.opening = &own
 			f.last = max(f.last, fr.First-1)
 		case KindBatch:
 			if crc, ok := f.claims.get(fr.First); ok && crc != fr.BatchCRC {
