@@ -15,14 +15,14 @@ LINT         := $(CACHE)/bin/golangci-lint-$(LINT_VERSION)
 SOURCES      := $(shell git ls-files '*.go' 2>/dev/null) go.mod go.sum
 
 # Packages whose tests are fast and need no geth; the rest of the suite is in ./e2e.
-UNIT         := $(shell $(GO) list ./... 2>/dev/null | grep -v /e2e)
+UNIT          = $(shell $(GO) list ./... 2>/dev/null | grep -v /e2e)
 
 export DROVER_TEST_GETH := $(GETH)
 export DROVER_TEST_BIN  := $(CURDIR)/bin/drover-race
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: build $(GETH) ## a whole cluster on this machine: broker, geth, master, two replicas (ARGS="--fresh" starts over)
@@ -49,14 +49,35 @@ $(GETH):
 		|| { echo "cannot build geth $(GETH_VERSION): is the Go module proxy reachable?" >&2; exit 1; }
 	@mv $(CACHE)/gobin/geth $@
 
+# A fresh Debian machine lacks Java, Maven or a C compiler; as root they are installed, otherwise the one line says what is missing.
+define debian
+if [ -f /etc/debian_version ] && [ "$$(id -u)" = 0 ] && ! { command -v $(1); } >/dev/null 2>&1; then \
+	echo "installing $(2) (apt-get)"; { apt-get update -qq && apt-get install -y -qq --no-install-recommends $(2); } >/dev/null || true; fi; \
+$(call need,$(1),$(2))
+endef
+
+.PHONY: kafka
+kafka: kafka-install ## a real Apache Kafka on 127.0.0.1:9092 until Ctrl-C (ARGS="-three", "-secure", "-dir DIR")
+	@$(GO) run ./tools/kafka/cmd/kafka $(ARGS)
+
+.PHONY: kafka-install
+kafka-install: ## Apache Kafka's jars into .cache/ (Maven, once)
+	@$(call debian,java,default-jre-headless)
+	@$(call debian,mvn,maven)
+	@$(GO) run ./tools/kafka/cmd/kafka -install
+
+.PHONY: compiler
+compiler: # the race detector needs cgo
+	@$(call debian,gcc,gcc libc6-dev)
+
 .PHONY: test
-test: $(GETH) bin/drover-race ## everything that CI runs: vet, unit tests and end-to-end tests on real geth, with the race detector
+test: compiler $(GETH) kafka-install bin/drover-race ## everything that CI runs: vet, unit tests and end-to-end tests on real geth, with the race detector
 	$(GO) vet ./...
 	$(GO) test -race -timeout 20m $(UNIT)
 	$(GO) test -race -timeout 30m -v -run "$(or $(RUN),.)" ./e2e/...
 
 .PHONY: unit
-unit: $(GETH) ## unit tests alone, without the race detector
+unit: $(GETH) kafka-install ## unit tests alone, without the race detector
 	$(GO) test -timeout 20m $(UNIT)
 
 .PHONY: soak
