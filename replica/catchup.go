@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/drover-io/drover/changelog"
@@ -96,6 +97,29 @@ func (r *Replica) writeOnce(at changelog.Position, write func() error) error {
 		}
 	}
 	return write()
+}
+
+// settle waits until compaction has left few enough tables at level 0: geth opens the database with goleveldb's
+// defaults, which slow writes down from 8 tables on and stop them at 12.
+func (r *Replica) settle(ctx context.Context, db *leveldb.DB) error {
+	const enough = 8
+	for logged := false; ; logged = true {
+		value, err := db.GetProperty("leveldb.num-files-at-level0")
+		if err != nil {
+			return fmt.Errorf("tables at level 0: %w", err)
+		}
+		if n, err := strconv.Atoi(value); err != nil || n < enough {
+			return err
+		}
+		if !logged {
+			r.log.Info("compacting before geth is opened", "tables", value)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // load is a group ready to be written, with the events in it.

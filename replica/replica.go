@@ -150,6 +150,9 @@ func (r *Replica) session(ctx context.Context) (err error) {
 	if r.opts.UntilSynced {
 		return nil
 	}
+	if err := r.settle(ctx, db.db); err != nil {
+		return err
+	}
 	if err := closeDB(); err != nil {
 		return fmt.Errorf("close the database: %w", err)
 	}
