@@ -25,8 +25,9 @@ const (
 	// openTimeout is how long Open waits for a broker. A wrong address should
 	// be told within seconds; a running Log waits for as long as it takes.
 	openTimeout = 5 * time.Second
-	// produceTimeout bounds one try, half of it is the broker's for acks=all.
-	produceTimeout = 20 * time.Second
+	// produceTimeout bounds one try, half of it is the broker's for acks=all. A
+	// leader that hangs is left after it; Kafka elects another within some 9 s.
+	produceTimeout = 10 * time.Second
 	adminTimeout   = 10 * time.Second
 	// metadataTTL bounds how long a moved leader goes unnoticed while nothing
 	// fails; after a failure the metadata is asked for again at once.
