@@ -184,6 +184,7 @@ func TestTornTailIsDroppedAndTheStreamGoesOn(t *testing.T) {
 			dir := chaindata(t)
 			f := newFollower(t, FollowOptions{Dir: dir, From: 1})
 			path, ends := filledJournal(t, dir, 10)
+			linkAll(t, f)
 			if err := os.Truncate(path, ends[8]+100); err != nil {
 				t.Fatal(err)
 			}
