@@ -27,6 +27,7 @@ type capture struct {
 	pump     *pump
 	archive  *chaindata.ArchiveCheck // nil: not checked
 	heads    *headTracker
+	genesis  func(string) error // told of the chain's genesis when it comes by
 	report   func(error)       // told of an error that must stop the source
 	ahead    []chaindata.Batch // read before the capture began
 
@@ -37,7 +38,7 @@ type capture struct {
 
 func (m *Master) newCapture(f follower, p *pump, archive *chaindata.ArchiveCheck, report func(error)) *capture {
 	return &capture{
-		follower: f, pump: p, archive: archive, heads: m.heads, report: report,
+		follower: f, pump: p, archive: archive, heads: m.heads, genesis: m.noteGenesis, report: report,
 		stopped: make(chan struct{}), done: make(chan struct{}),
 	}
 }
@@ -96,6 +97,12 @@ func (c *capture) run(ctx context.Context) error {
 		it := item{
 			frames: frames, bytes: len(batch.Data), last: batch.Last(), readAt: readAt,
 			head: c.heads.observe(batch), published: c.follower.Published,
+		}
+		if c.heads.genesis != "" {
+			if err := c.genesis(c.heads.genesis); err != nil {
+				return err
+			}
+			c.heads.genesis = ""
 		}
 		if err := c.pump.queue.put(ctx, it); err != nil {
 			return err

@@ -16,7 +16,7 @@ type headTracker struct {
 	headers map[[32]byte]changelog.BlockRef
 	order   [][32]byte // ring of the keys, oldest at next
 	next    int
-	genesis string // the canonical hash of block 0, if it came by
+	genesis string // the canonical hash of block 0, when it has come by and nobody was told
 }
 
 func newHeadTracker() *headTracker {

@@ -45,11 +45,20 @@ func (m *Master) look(ctx context.Context, client *ipcClient) error {
 		m.noteView(gethView{}, false)
 		return nil
 	}
-	known := m.knownGenesis()
 	m.noteView(view, true)
-	if known != "" && view.genesis != "" && view.genesis != known {
+	return m.noteGenesis(view.genesis)
+}
+
+// noteGenesis keeps the chain's genesis hash for the heartbeats. The error says that it is not the change log's.
+func (m *Master) noteGenesis(genesis string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.genesis == "" {
+		m.genesis = genesis
+	}
+	if genesis != "" && genesis != m.genesis {
 		return fmt.Errorf("%w: the change log carries the chain with genesis %s, this geth has %s: "+
-			"give this chain a cluster name of its own", changelog.ErrWrongCluster, known, view.genesis)
+			"give this chain a cluster name of its own", changelog.ErrWrongCluster, m.genesis, genesis)
 	}
 	return nil
 }

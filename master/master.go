@@ -15,6 +15,11 @@ import (
 	"github.com/drover-io/drover/changelog"
 )
 
+// MemoryLimit is what the process of a master should pass to debug.SetMemoryLimit, in bytes, unless its GOMEMLIMIT says
+// otherwise: the collector lets the heap of a busy master grow to twice its live size, and the promise is 100 MB resident,
+// of which up to 50 MB are the program itself. It is the process's to set, so this package does not.
+const MemoryLimit = 40 << 20
+
 // Master captures one geth. Make it with New, run it once.
 type Master struct {
 	opts    Options
@@ -173,9 +178,6 @@ func (m *Master) noteView(view gethView, up bool) {
 		return
 	}
 	m.view, m.answered = view, true
-	if m.genesis == "" {
-		m.genesis = view.genesis
-	}
 }
 
 func (m *Master) lastView() gethView {

@@ -11,7 +11,7 @@ import (
 const (
 	// queueBytes bounds what is read from the journals and not acknowledged by the brokers yet. Beyond it the journals
 	// on disk are the buffer.
-	queueBytes = 8 << 20
+	queueBytes = 4 << 20
 	// requestBytes is the size at which one produce request is full. One request is in flight at a time, so this and
 	// the brokers' answer time give the throughput.
 	requestBytes = 1 << 20
