@@ -21,6 +21,10 @@ import (
 	"github.com/ethereum/go-ethereum/p2p"
 	"github.com/ethereum/go-ethereum/rpc"
 	"github.com/ethereum/go-ethereum/version"
+
+	// Tracers register themselves. Without the JavaScript ones a request for an unknown tracer ends the process.
+	_ "github.com/ethereum/go-ethereum/eth/tracers/js"
+	_ "github.com/ethereum/go-ethereum/eth/tracers/native"
 )
 
 // gethConfig is what the embedded geth is opened with.
@@ -101,6 +105,7 @@ func gethEthConfig(cfg gethConfig) *ethconfig.Config {
 	config.SyncMode = ethconfig.FullSync
 	config.StateScheme = rawdb.HashScheme
 	config.NoPruning = true
+	config.Preimages = true          // as geth in archive mode; some debug methods look keys up
 	config.SkipBcVersionCheck = true // openDatabase checks; geth would write the version where `geth import` left none
 	config.TransactionHistory = cfg.transactionHistory
 	config.LogHistory = cfg.logHistory

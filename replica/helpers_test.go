@@ -395,7 +395,7 @@ func startReplica(t testing.TB, log ChangeLog, datadir string, change func(*Opti
 	t.Helper()
 	opts := Options{
 		Cluster: testCluster, Log: log, Datadir: datadir, HTTP: true, WS: true, WSOrigins: []string{"*"},
-		HTTPAPI: []string{"eth", "net", "web3", "debug", "txpool"}, WSAPI: []string{"eth", "net", "web3", "debug"},
+		HTTPAPI: []string{"eth", "net", "web3", "debug", "txpool"}, WSAPI: []string{"eth", "net", "web3", "debug", "txpool"},
 		Cache: 128, Handles: 256, Logger: testLogger(t),
 	}
 	if change != nil {
