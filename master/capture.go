@@ -28,8 +28,8 @@ type capture struct {
 	archive  *chaindata.ArchiveCheck // nil: not checked
 	heads    *headTracker
 	genesis  func(string) error // told of the chain's genesis when it comes by
-	report   func(error)       // told of an error that must stop the source
-	ahead    []chaindata.Batch // read before the capture began
+	report   func(error)        // told of an error that must stop the source
+	ahead    []chaindata.Batch  // read before the capture began
 
 	stopped chan struct{} // closed by stop
 	done    chan struct{} // closed when run has returned

@@ -7,6 +7,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -98,13 +99,15 @@ func TestIPCThatComesAndGoesIsFoundAgain(t *testing.T) {
 		if _, err := queryGeth(testContext(t), client); err == nil || !strings.Contains(err.Error(), path) {
 			t.Fatalf("without a geth: %v", err)
 		}
-		broken := true
+		var once sync.Once
 		listener := serveIPC(t, path, func(requests []ipcRequest) any {
-			if broken {
-				broken = false
-				return nil // geth goes away in the middle of a call
+			var reply any
+			broke := false
+			once.Do(func() { broke = true })
+			if !broke { // else geth goes away in the middle of a call
+				reply = gethAnswers(requests)
 			}
-			return gethAnswers(requests)
+			return reply
 		})
 		if _, err := queryGeth(testContext(t), client); err == nil {
 			t.Fatal("no error for a connection that broke")
