@@ -1,7 +1,10 @@
 package master
 
 import (
+	"io"
 	"net"
+	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -161,5 +164,52 @@ func TestNewerTimelineStopsGeth(t *testing.T) {
 	}
 	if again := startMaster(t, config); again.wait(t) != 4 {
 		t.Errorf("the next start of the old master: %s", again.output())
+	}
+}
+
+// Fault 20.
+func TestMissingBrokerIsOneLineAndStartsNoGeth(t *testing.T) {
+	datadir, address := t.TempDir(), freeAddress(t)
+	m, err := New(masterConfig{Broker: address, Datadir: datadir, Geth: fake(datadir)}.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	assertErrorIs(t, m.Run(testContext(t)), changelog.ErrBrokersUnreachable, address)
+	if m.geth.get() != nil {
+		t.Error("geth was started")
+	}
+	if status := m.Status(testContext(t)); status.Ready || len(status.Reasons) == 0 {
+		t.Errorf("status %+v", status)
+	}
+}
+
+func TestChainThatIsNotTheTopicsStopsGeth(t *testing.T) {
+	datadir, address := shortDir(t), startBroker(t)
+	log := openLog(t, address)
+	if _, _, err := log.Ensure(testContext(t), changelog.TopicSpec{}); err != nil {
+		t.Fatal(err)
+	}
+	start := changelog.StartFrame(1, changelog.TimelineStart{
+		Cluster: testCluster, Reason: changelog.ReasonInitial, Genesis: "0x" + strings.Repeat("11", 32),
+	}, time.Now())
+	if _, err := log.NewPublisher(changelog.PublisherOptions{}).Publish(testContext(t), []changelog.Frame{start}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(chaindataDir(datadir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	marker := chaindata.Marker{Cluster: testCluster, Timeline: 1, Role: chaindata.RoleSource}
+	if err := chaindata.WriteMarker(chaindataDir(datadir), marker); err != nil {
+		t.Fatal(err)
+	}
+	opts := masterConfig{Broker: address, Datadir: datadir, Geth: realGeth(t, datadir)}.options()
+	opts.Stdout, opts.Stderr = io.Discard, io.Discard
+	m, err := New(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	assertErrorIs(t, m.Run(testContext(t)), changelog.ErrWrongCluster, "0x1111")
+	if p := m.geth.get(); p == nil || p.alive() {
+		t.Error("geth was not started, or runs on")
 	}
 }

@@ -18,8 +18,7 @@ type plan struct {
 // source is what is known of the database before anything is written.
 type source struct {
 	marker   *chaindata.Marker // nil: none
-	exists   bool              // there is a database
-	sequence uint64            // its current sequence
+	sequence uint64            // its current sequence, 0 when there is no database yet
 	live     bool              // a geth that is not ours has it open, so that sequence is already the past
 }
 

@@ -247,7 +247,7 @@ func (m *Master) inspect(live bool) (source, error) {
 	state, err := chaindata.Inspect(m.opts.Chaindata)
 	switch {
 	case err == nil:
-		src.exists, src.sequence = true, state.Sequence
+		src.sequence = state.Sequence
 	case !errors.Is(err, chaindata.ErrNoDatabase):
 		return src, err
 	}
