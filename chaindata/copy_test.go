@@ -230,6 +230,32 @@ func TestCopyToAnotherFileSystemCopiesTheTables(t *testing.T) {
 	checkNumbered(t, filepath.Join(other, "copy"), last)
 }
 
+func TestFreezerTableCopiedEmptyIsCopiedAgain(t *testing.T) {
+	src, dst := t.TempDir(), t.TempDir()
+	for _, dir := range []string{src, dst} {
+		for name, content := range map[string]string{
+			"headers.meta": "\xc3\x02\x80\x0c", "headers.cidx": "0000001111111", "headers.0000.cdat": "data",
+			"bodies.meta": "\xc3\x02\x80\x0c", "bodies.cidx": "0000001111111", "bodies.0000.cdat": "data",
+		} {
+			if dir == dst && name == "headers.meta" {
+				content = "\xc3\x02\x80\x06" // read just before geth flushed the first blocks
+			}
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if empty, err := emptyTable(dst, "headers.cidx"); err != nil || !empty {
+		t.Fatalf("empty %v, %v", empty, err)
+	}
+	if err := fillEmptyTables(t.Context(), src, dst, []string{"bodies.cidx", "headers.cidx"}); err != nil {
+		t.Fatal(err)
+	}
+	if empty, err := emptyTable(dst, "headers.cidx"); err != nil || empty {
+		t.Fatalf("empty %v, %v", empty, err)
+	}
+}
+
 func TestCopyTakesAFreezerTableAgainWhenItWasCut(t *testing.T) {
 	src, dst := t.TempDir(), t.TempDir()
 	write := func(name, content string) {

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // copyFreezer copies a live freezer (ancient/ and what is below it) so that geth's own repair at open accepts it.
@@ -49,7 +51,87 @@ func copyFreezer(ctx context.Context, src, dst string) (int64, error) {
 			return total, err
 		}
 	}
-	return total, nil
+	return total, fillEmptyTables(ctx, src, dst, tables)
+}
+
+// fillEmptyTables copies again what was copied empty while its neighbours were not. That is the one case in which geth
+// does not cut all tables to the shortest: it takes an empty table for a newly added one, moves its start to where the
+// others end, and panics if that is a table that cannot be pruned. It comes about when the very first blocks are frozen
+// during the copy. A table that stays empty is empty in the source, too.
+func fillEmptyTables(ctx context.Context, src, dst string, tables []string) error {
+	const attempts, pause = 40, 25 * time.Millisecond // geth flushes the tables one after the other
+	for range attempts {
+		var empty []string
+		filled := make(map[string]bool) // directories
+		for _, index := range tables {
+			if isEmpty, err := emptyTable(dst, index); err != nil {
+				return err
+			} else if isEmpty {
+				empty = append(empty, index)
+			} else {
+				filled[filepath.Dir(index)] = true
+			}
+		}
+		again := false
+		for _, index := range empty {
+			if !filled[filepath.Dir(index)] {
+				continue
+			}
+			again = true
+			if _, err := copyFreezerTable(ctx, src, dst, index); err != nil {
+				return err
+			}
+		}
+		if !again {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+	return nil
+}
+
+// emptyTable tells whether geth will find no item in a table: its index, cut at the flush offset, has but the first entry.
+func emptyTable(root, index string) (bool, error) {
+	const indexEntry = 6
+	fi, err := os.Stat(filepath.Join(root, index))
+	if err != nil {
+		return false, err
+	}
+	if fi.Size() <= indexEntry {
+		return true, nil
+	}
+	meta, err := os.ReadFile(filepath.Join(root, strings.TrimSuffix(index, filepath.Ext(index))+".meta"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	return flushOffset(meta) <= indexEntry, nil
+}
+
+// flushOffset reads a freezer's .meta: RLP of version, tail, and since version 2 the flush offset, in bytes of the index.
+// Version 1 has none and is not cut.
+func flushOffset(meta []byte) uint64 {
+	body, ok := rlpList(meta)
+	if !ok {
+		return 0
+	}
+	var fields [3]uint64
+	for i := range fields {
+		item, rest, ok := rlpString(body)
+		if !ok || len(item) > 8 {
+			return 0
+		}
+		for _, c := range item {
+			fields[i] = fields[i]<<8 | uint64(c)
+		}
+		if body = rest; i == 1 && fields[0] == 1 {
+			return math.MaxUint64
+		}
+	}
+	return fields[2]
 }
 
 func copyFreezerTable(ctx context.Context, src, dst, index string) (int64, error) {
