@@ -225,7 +225,7 @@ func TestCopyOfALiveGethIsItsDatabaseAtOneSequence(t *testing.T) {
 			t.Fatal(err)
 		}
 		m, err := ReadMarker(dst)
-		if err != nil || m != (Marker{Format: 1, Cluster: "test", Timeline: 3, Role: RoleCopy, Sequence: res.Sequence}) {
+		if err != nil || m != (Marker{Format: 1, Cluster: "test", Timeline: 3, Role: RoleCopy, Sequence: res.Sequence, Inode: m.Inode}) {
 			t.Fatalf("%+v, %v", m, err)
 		}
 		for s.next <= res.Sequence {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // MarkerName is the file in a chaindata directory that says what the directory is. LevelDB leaves unknown names alone.
@@ -35,6 +36,24 @@ type Marker struct {
 	// Sequence is set for RoleCopy: the copy's last sequence. It is worth more than Inspect of the directory, which moves
 	// on by one as soon as somebody opens the database (State.Reopened).
 	Sequence uint64 `json:"sequence,omitempty"`
+	// Inode is the directory's inode number at the time of marking; WriteMarker fills it in. A directory that was copied
+	// with its marker (cp -a, rsync) has another one: that is how a copy is told from the source itself.
+	Inode uint64 `json:"inode,omitempty"`
+}
+
+// IsSource tells whether the directory is the one that a master marked as its source, and not a copy made together with
+// the marker. A volume restored from a block-level snapshot keeps its inode numbers and still counts as the source.
+func (m Marker) IsSource(dir string) bool {
+	inode, err := inodeOf(dir)
+	return m.Role == RoleSource && (err != nil || m.Inode == 0 || m.Inode == inode)
+}
+
+func inodeOf(dir string) (uint64, error) {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return 0, err
+	}
+	return info.Sys().(*syscall.Stat_t).Ino, nil
 }
 
 // ReadMarker reads the directory's marker. ErrNoMarker when there is none.
@@ -65,9 +84,13 @@ func ReadMarker(dir string) (Marker, error) {
 	return m, nil
 }
 
-// WriteMarker writes the marker whole or not at all and makes it durable. Format is filled in.
+// WriteMarker writes the marker whole or not at all and makes it durable. Format and Inode are filled in.
 func WriteMarker(dir string, m Marker) error {
-	m.Format = markerFormat
+	inode, err := inodeOf(dir)
+	if err != nil {
+		return err
+	}
+	m.Format, m.Inode = markerFormat, inode
 	content, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return err

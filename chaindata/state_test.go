@@ -279,7 +279,8 @@ func TestMarkerIsReadStrictly(t *testing.T) {
 		t.Fatal(err)
 	}
 	want.Format = markerFormat
-	if got, err := ReadMarker(dir); err != nil || got != want {
+	got, err := ReadMarker(dir)
+	if want.Inode = got.Inode; err != nil || got != want || got.Inode == 0 {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	for name, content := range map[string]string{
@@ -316,4 +317,24 @@ func tableStorageMeta(dir string) (uint64, error) {
 	defer s.Close()
 	fd, err := s.GetMeta()
 	return uint64(fd.Num), err
+}
+
+func TestACopyMadeWithItsMarkerIsNotTheSource(t *testing.T) {
+	dir, copied := t.TempDir(), t.TempDir()
+	if err := WriteMarker(dir, Marker{Cluster: "main", Timeline: 4, Role: RoleSource}); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(filepath.Join(dir, MarkerName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(copied, MarkerName), content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for where, want := range map[string]bool{dir: true, copied: false} {
+		m, err := ReadMarker(where)
+		if err != nil || m.IsSource(where) != want {
+			t.Errorf("%s: IsSource %v, %v, want %v", where, m.IsSource(where), err, want)
+		}
+	}
 }
