@@ -26,6 +26,14 @@ func requireSameAnswers(t *testing.T, master, other harness.Endpoints) []harness
 	if compared < 60 {
 		t.Errorf("only %d methods are compared, want at least 60", compared)
 	}
+	requireSame(t, master, other, calls)
+	t.Logf("compared %d calls of %d methods over HTTP, WebSocket and in batches", len(calls), compared)
+	return calls
+}
+
+// requireSame asks both nodes the calls over every transport.
+func requireSame(t *testing.T, master, other harness.Endpoints, calls []harness.Call) {
+	t.Helper()
 	differences := must(rpcdiff.Compare(t.Context(), master, other, calls))(t)
 	for i, difference := range differences {
 		if i == 25 {
@@ -34,8 +42,6 @@ func requireSameAnswers(t *testing.T, master, other harness.Endpoints) []harness
 		}
 		t.Errorf("answers differ: %s", difference)
 	}
-	t.Logf("%d calls of %d methods over HTTP, WebSocket and in batches: %d differ", len(calls), compared, len(differences))
-	return calls
 }
 
 // watched are subscriptions on two nodes.
@@ -74,7 +80,7 @@ func (w *watched) agree(t *testing.T, limit time.Duration, want atLeast) {
 		logs, _ := w.master[1].Events()
 		got := atLeast{heads: len(heads)}
 		for _, log := range logs {
-			if strings.Contains(log, `"removed":true`) {
+			if strings.Contains(log, harness.RemovedLog) {
 				got.removed++
 			} else {
 				got.logs++

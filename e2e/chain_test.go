@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ethereum/go-ethereum/core/rawdb"
 	"github.com/ethereum/go-ethereum/core/types"
+	"github.com/ethereum/go-ethereum/ethdb/leveldb"
 
 	"github.com/drover-io/drover/e2e/harness"
 	"github.com/drover-io/drover/tools/chaingen/chain"
@@ -45,8 +47,10 @@ func generate(t *testing.T, size chainSize) *fixture {
 	dir := must(os.MkdirTemp("", "drover-chain-"))(t)
 	fixtureDirs[size] = dir
 	f := &fixture{size: size, dir: dir}
+	store := must(leveldb.New(filepath.Join(dir, "states"), 64, 64, "", false))(t)
 	f.generator = must(chain.New(chain.Options{
 		Seed: 1, Txs: size.txs, BlockTime: 1, GenesisTime: uint64(time.Now().Unix()) - uint64(size.blocks) - 60,
+		Database: rawdb.NewDatabase(store), // in memory, a long chain's states take more than a gigabyte
 	}))(t)
 	blocks, _, err := f.generator.Extend(f.generator.Genesis(), size.blocks, 0)
 	if err != nil {

@@ -3,10 +3,12 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -117,4 +119,23 @@ func requireEqual(t *testing.T, left, right string) {
 	t.Logf("databases equal: %d keys, %d frozen blocks", differences.Keys, differences.Frozen)
 }
 
+// dial is nil when somebody listens on the port.
+func dial(ctx context.Context, port int) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", localhost(port))
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
 func localhost(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+
+// kill9 kills a process that one of ours started.
+func kill9(pid int) { _ = syscall.Kill(pid, syscall.SIGKILL) }
+
+func removeTree(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+}

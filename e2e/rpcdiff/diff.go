@@ -14,6 +14,13 @@ var Exempt = map[string]string{
 	"web3_clientVersion": "names the program that answers, which is geth on one side and drover on the other",
 	"debug_printBlock":   "geth prints the addresses of Go pointers",
 	"eth_accounts":       "lists the keys in geth's keystore (a developer chain has one); replicas hold no keys",
+
+	// Replicas refuse to send, with an error that names the way out: what they
+	// accept is to go through a relay that does not exist yet.
+	"eth_sendTransaction":        "a replica refuses to send",
+	"eth_sendRawTransaction":     "a replica refuses to send",
+	"eth_sendRawTransactionSync": "a replica refuses to send",
+	"eth_resend":                 "a replica refuses to send",
 }
 
 // Difference is a question that two nodes answer differently.
