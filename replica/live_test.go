@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core/types"
 	"github.com/ethereum/go-ethereum/rpc"
 )
@@ -249,5 +248,3 @@ func TestOpenGatesAndRefusals(t *testing.T) {
 	}
 	p.stop()
 }
-
-var _ = common.Hash{}

@@ -24,9 +24,11 @@ type LocalKey struct {
 // of the steps behind, and this record tells so.
 var headsKey = []byte("drover-heads")
 
+var uncleanShutdownKey = []byte("unclean-shutdown")
+
 // LocalKeys is the one list of keys that are not replicated (design.md §4, I7).
 var LocalKeys = []LocalKey{
-	{Key: []byte("unclean-shutdown"), Reason: "geth's record of its own process's starts and crashes"},
+	{Key: uncleanShutdownKey, Reason: "geth's record of its own process's starts and crashes"},
 	{Key: []byte("fm-"), Prefix: true, Reason: "the log index: each geth builds its own, at its own pace and with its own range"},
 	{Key: []byte("TransactionIndexTail"), Reason: "how far back this geth's transaction indexer got; `geth import` runs without an indexer and leaves none"},
 	{Key: changelog.PositionKey, Reason: "how far this database applied the change log"},

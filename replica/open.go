@@ -126,6 +126,9 @@ func (o *opened) loadHeads(fresh bool) error {
 		batch.Put(changelog.PositionKey, o.at.Marshal())
 		batch.Put(headsKey, want.marshal())
 	}
+	if fresh {
+		batch.Delete(uncleanShutdownKey) // the master's: its process runs, which looks like a crash here
+	}
 	if o.repaired {
 		batch.Put(keyLastHeader, want.header[:])
 		batch.Put(keyLastFast, want.fast[:])
