@@ -101,6 +101,7 @@ func (m *Master) Status(context.Context) admin.Status {
 	if status.Head != nil && m.view.head != nil {
 		status.Lag.Blocks = new(max(0, int64(m.view.head.Number)-int64(status.Head.Number)))
 	}
+	extra.Frames, extra.Bytes = p.totals()
 	extra.OutageSeconds = m.outageLocked().Seconds()
 	status.Reasons = m.reasons(extra)
 	status.Ready = len(status.Reasons) == 0
@@ -116,6 +117,8 @@ type Extra struct {
 	GethVersion   string  `json:"gethVersion,omitempty"`
 	Peers         int     `json:"peers"`
 	Syncing       bool    `json:"syncing"`
+	Frames        int64   `json:"frames"`        // published since the start, heartbeats included
+	Bytes         int64   `json:"bytes"`         // of journal records published since the start
 	SpoolBytes    int64   `json:"spoolBytes"`    // journals kept until they are published
 	OutageSeconds float64 `json:"outageSeconds"` // for how long the brokers have not answered
 }

@@ -28,6 +28,8 @@ type pump struct {
 	last    uint64 // last sequence acknowledged
 	offset  int64  // of the last frame acknowledged, -1 unknown
 	head    *changelog.BlockRef
+	frames  int64     // acknowledged since the start, heartbeats included
+	bytes   int64     // of journal records acknowledged since the start
 	started time.Time // when the produce request under way began, zero when there is none
 }
 
@@ -123,14 +125,16 @@ func (p *pump) send(ctx context.Context, items []item, beat changelog.Heartbeat,
 		}
 	}
 	p.metrics.published(batches, bytes, p.waiting())
-	p.acknowledged(items, last, head, base, len(frames))
+	p.acknowledged(items, last, head, base, len(frames), bytes)
 	return nil
 }
 
-func (p *pump) acknowledged(items []item, last uint64, head *changelog.BlockRef, base int64, frames int) {
+func (p *pump) acknowledged(items []item, last uint64, head *changelog.BlockRef, base int64, frames, bytes int) {
 	p.mu.Lock()
 	p.started = time.Time{}
 	p.last, p.head = last, head
+	p.frames += int64(frames)
+	p.bytes += int64(bytes)
 	if frames > 0 {
 		p.offset = base + int64(frames) - 1
 	}
@@ -171,6 +175,13 @@ func (p *pump) position() (last uint64, offset int64, head *changelog.BlockRef) 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.last, p.offset, p.head
+}
+
+// totals are the frames, and the bytes of journal records, acknowledged since the start.
+func (p *pump) totals() (frames, bytes int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.frames, p.bytes
 }
 
 // waiting says for how long the brokers have not answered the produce request under way.
