@@ -139,3 +139,46 @@ func removeTree(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 }
+
+func makeDir(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// requireExit runs drover to its end. An error is told in one line, and the line
+// holds all of says.
+func requireExit(t *testing.T, want int, c harness.Command, says ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	code, output, err := harness.Run(ctx, c)
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", c.Name, err, output)
+	}
+	if code != want {
+		t.Fatalf("%s %s: exit code %d, want %d\n%s", c.Name, strings.Join(c.Args, " "), code, want, output)
+	}
+	if strings.Contains(output, "goroutine ") || strings.Contains(output, "DATA RACE") {
+		t.Errorf("%s wrote a stack trace:\n%s", c.Name, output)
+	}
+	if want == 0 {
+		return
+	}
+	var lines []string
+	for line := range strings.Lines(output) {
+		if strings.HasPrefix(line, "drover: ") {
+			lines = append(lines, line)
+		}
+	}
+	if len(lines) != 1 {
+		t.Fatalf("%s gave %d lines that begin with \"drover: \", want 1:\n%s", c.Name, len(lines), output)
+	}
+	t.Logf("exit %d: %s", code, strings.TrimSpace(lines[0]))
+	for _, part := range says {
+		if !strings.Contains(lines[0], part) {
+			t.Errorf("the line does not say %q: %s", part, lines[0])
+		}
+	}
+}

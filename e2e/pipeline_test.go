@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"testing"
@@ -37,12 +38,31 @@ func TestReplicaEqualsMasterAfterImportAndLiveChain(t *testing.T) {
 	sender.mined(t, time.Minute)
 	sameHead(t, time.Minute, master, replica)
 	events.agree(t, 30*time.Second, atLeast{heads: 1, logs: 1})
+	settled(t, time.Minute, master, replica)
 	requireSameAnswers(t, master.Endpoints, replica.Endpoints)
 
 	master.stop(t)
 	replica.stop(t)
 	c.sync(t, 5*time.Minute, datadir)
 	requireEqual(t, harness.Chaindata(c.master), harness.Chaindata(datadir))
+}
+
+// settled waits until both have indexed what they have: until then geth answers
+// eth_syncing with its progress, which is each node's own.
+func settled(t *testing.T, limit time.Duration, nodes ...*node) {
+	t.Helper()
+	for _, n := range nodes {
+		until(t, limit, func(ctx context.Context) error {
+			var syncing any
+			if err := harness.Ask(ctx, n.HTTP(), &syncing, "eth_syncing"); err != nil {
+				return err
+			}
+			if syncing != false {
+				return fmt.Errorf("%s: eth_syncing: %v", n.Name, syncing)
+			}
+			return nil
+		})
+	}
 }
 
 // longChain is the size that issue 3 asks for; DROVER_E2E_CHAIN=blocks×txs asks

@@ -21,7 +21,7 @@ func debugCalls(s *sample) []call {
 		ask("debug_dbGet", "LastBlock"), ask("debug_dbGet", "LastHeader"), ask("debug_dbGet", "LastFast"),
 		ask("debug_dbGet", "DatabaseVersion"), ask("debug_dbGet", "0x00"),
 	}
-	for _, b := range s.blocks {
+	for i, b := range s.blocks {
 		var number [8]byte
 		binary.BigEndian.PutUint64(number[:], uint64(b.Number))
 		calls = append(calls,
@@ -29,9 +29,11 @@ func debugCalls(s *sample) []call {
 			ask("debug_dbGet", hexutil.Bytes(b.StateRoot[:])), // the trie's root node
 			ask("debug_storageRangeAt", b.Hash, 0, chain.Recorders[0], "0x", 10),
 			ask("debug_getRawReceipts", b.Hash), ask("debug_getRawHeader", b.Hash))
+		if b.Number > 0 && i < 4 { // half a second each
+			calls = append(calls, ask("debug_getModifiedAccountsByNumber", uint64(b.Number)-1, uint64(b.Number)))
+		}
 		if b.Number > 0 {
 			calls = append(calls,
-				ask("debug_getModifiedAccountsByNumber", uint64(b.Number)-1, uint64(b.Number)),
 				ask("debug_getModifiedAccountsByHash", b.Hash),
 				ask("debug_intermediateRoots", b.Hash),
 				ask("debug_executionWitness", b.tag()))

@@ -1,0 +1,236 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/syndtr/goleveldb/leveldb"
+	"github.com/syndtr/goleveldb/leveldb/opt"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/drover-io/drover/changelog"
+	"github.com/drover-io/drover/e2e/harness"
+)
+
+// The tests of this file talk to Kafka through franz-go, so that the topic is
+// read and written by other code than the one that is tested.
+
+// readTopic reads the messages of the cluster's topic, byte for byte.
+func readTopic(t *testing.T, c *cluster) [][]byte {
+	t.Helper()
+	log := openLog(t, c)
+	_, next, err := log.Bounds(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := must(kgo.NewClient(kgo.SeedBrokers(localhost(c.brokerPort)),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{log.Topic(): {0: kgo.NewOffset().At(0)}})))(t)
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var messages [][]byte
+	for int64(len(messages)) < next {
+		fetches := client.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			t.Fatal(err)
+		}
+		fetches.EachRecord(func(r *kgo.Record) { messages = append(messages, r.Value) })
+	}
+	return messages
+}
+
+func openLog(t *testing.T, c *cluster) *changelog.Log {
+	t.Helper()
+	log := must(changelog.Open(t.Context(), changelog.Options{Brokers: []string{localhost(c.brokerPort)}, Cluster: c.name}))(t)
+	t.Cleanup(func() { log.Close() })
+	return log
+}
+
+// writeTopic makes the topic of c, on its broker, and fills it.
+func writeTopic(t *testing.T, c *cluster, messages [][]byte) {
+	t.Helper()
+	log := openLog(t, c)
+	if _, _, err := log.Ensure(t.Context(), changelog.TopicSpec{}); err != nil {
+		t.Fatal(err)
+	}
+	client := must(kgo.NewClient(kgo.SeedBrokers(localhost(c.brokerPort)), kgo.RecordPartitioner(kgo.ManualPartitioner())))(t)
+	defer client.Close()
+	for _, message := range messages {
+		record := &kgo.Record{Topic: log.Topic(), Partition: 0, Value: message}
+		if err := client.ProduceSync(t.Context(), record).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// anotherBroker is a cluster of the same name with an empty broker.
+func (c *cluster) anotherBroker(t *testing.T, name string) *cluster {
+	t.Helper()
+	other := &cluster{name: c.name, dir: filepath.Join(c.dir, name), brokerPort: port(t), master: c.master}
+	makeDir(t, other.dir)
+	other.startBroker(t)
+	return other
+}
+
+// position is where a replica's database stands.
+func position(t *testing.T, datadir string) changelog.Position {
+	t.Helper()
+	db := must(leveldb.OpenFile(harness.Chaindata(datadir), &opt.Options{ReadOnly: true, ErrorIfMissing: true}))(t)
+	defer db.Close()
+	return must(changelog.UnmarshalPosition(must(db.Get(changelog.PositionKey, nil))(t)))(t)
+}
+
+// tampering is a topic's fault.
+type tampering struct {
+	name string
+	// change damages the messages; at is the index of a batch in the middle.
+	// It returns the sequence up to which a replica may go.
+	change func(t *testing.T, messages [][]byte, at int) (changed [][]byte, upTo uint64)
+	code   int
+	says   []string
+}
+
+var tamperings = []tampering{
+	{"nothing", func(t *testing.T, messages [][]byte, at int) ([][]byte, uint64) {
+		return messages, 0
+	}, 0, nil},
+	{"every frame sent twice", func(t *testing.T, messages [][]byte, at int) ([][]byte, uint64) {
+		var twice [][]byte
+		for _, message := range messages {
+			twice = append(twice, message, message)
+		}
+		return twice, 0
+	}, 0, nil},
+	{"a tail sent again", func(t *testing.T, messages [][]byte, at int) ([][]byte, uint64) {
+		return append(slices.Clone(messages), messages[at:]...), 0
+	}, 0, nil},
+	{"a frame lost", func(t *testing.T, messages [][]byte, at int) ([][]byte, uint64) {
+		return slices.Delete(slices.Clone(messages), at, at+1), before(t, messages[at])
+	}, 6, []string{"hole"}},
+	{"the last batch lost, a heartbeat later", func(t *testing.T, messages [][]byte, _ int) ([][]byte, uint64) {
+		at := lastBatch(t, messages)
+		if at == len(messages)-1 {
+			t.Fatal("no frame follows the last batch")
+		}
+		return slices.Delete(slices.Clone(messages), at, at+1), before(t, messages[at])
+	}, 6, []string{"hole"}},
+	{"two frames swapped", func(t *testing.T, messages [][]byte, at int) ([][]byte, uint64) {
+		swapped := slices.Clone(messages)
+		swapped[at], swapped[at+1] = swapped[at+1], swapped[at]
+		return swapped, before(t, messages[at])
+	}, 6, []string{"hole"}},
+	{"one part of a batch lost", func(t *testing.T, messages [][]byte, at int) ([][]byte, uint64) {
+		return slices.Replace(slices.Clone(messages), at, at+1, slices.Delete(parts(t, messages[at]), 1, 2)...), before(t, messages[at])
+	}, 6, []string{"hole"}},
+	{"a batch in parts", func(t *testing.T, messages [][]byte, at int) ([][]byte, uint64) {
+		return slices.Replace(slices.Clone(messages), at, at+1, parts(t, messages[at])...), 0
+	}, 0, nil},
+	{"an empty message", corrupt(func([]byte) []byte { return nil }), 5, []string{"offset"}},
+	{"a truncated frame", corrupt(func(m []byte) []byte { return m[:len(m)-1] }), 5, []string{"offset"}},
+	{"a frame cut within its header", corrupt(func(m []byte) []byte { return m[:20] }), 5, []string{"offset"}},
+	{"an oversized frame", corrupt(func(m []byte) []byte { return append(m, make([]byte, 500)...) }), 5, []string{"offset"}},
+	{"a flipped bit", corrupt(func(m []byte) []byte { m[len(m)-40] ^= 4; return m }), 5, []string{"offset", "checksum"}},
+	{"a frame of a future version", corrupt(func(m []byte) []byte { m[4] = 77; return m }), 5, []string{"offset", "version 77", "upgrade"}},
+	{"somebody else's message", corrupt(func([]byte) []byte { return []byte(`{"hello": "world"}`) }), 5, []string{"offset"}},
+}
+
+func corrupt(change func(message []byte) []byte) func(*testing.T, [][]byte, int) ([][]byte, uint64) {
+	return func(t *testing.T, messages [][]byte, at int) ([][]byte, uint64) {
+		changed := slices.Clone(messages)
+		changed[at] = change(slices.Clone(messages[at]))
+		return changed, before(t, messages[at])
+	}
+}
+
+func decode(t *testing.T, message []byte) changelog.Frame {
+	t.Helper()
+	return must(changelog.Decode(message))(t)
+}
+
+// before is the last sequence ahead of the frame.
+func before(t *testing.T, message []byte) uint64 {
+	t.Helper()
+	frame := decode(t, message)
+	return frame.First - 1
+}
+
+func lastBatch(t *testing.T, messages [][]byte) int {
+	t.Helper()
+	for i, message := range slices.Backward(messages) {
+		if frame := decode(t, message); frame.Kind == changelog.KindBatch {
+			return i
+		}
+	}
+	t.Fatal("no batch")
+	return 0
+}
+
+// parts cuts a batch anew, in four.
+func parts(t *testing.T, message []byte) [][]byte {
+	t.Helper()
+	frame := decode(t, message)
+	if frame.Parts != 1 {
+		t.Fatalf("the batch is in %d parts already", frame.Parts)
+	}
+	var cut [][]byte
+	for _, part := range changelog.SplitBatch(frame.Timeline, frame.First, frame.Count, frame.Payload, len(frame.Payload)/4+1, frame.Time) {
+		cut = append(cut, part.AppendTo(nil))
+	}
+	if len(cut) < 3 {
+		t.Fatalf("the batch of %d bytes was cut in %d parts", len(frame.Payload), len(cut))
+	}
+	return cut
+}
+
+// middleBatch is the index of a batch of some size, with batches on both sides.
+func middleBatch(t *testing.T, messages [][]byte) int {
+	t.Helper()
+	for i := len(messages) / 2; i < len(messages)-2; i++ {
+		frame, next := decode(t, messages[i]), decode(t, messages[i+1])
+		if frame.Kind == changelog.KindBatch && len(frame.Payload) > 1000 && next.Kind == changelog.KindBatch {
+			return i
+		}
+	}
+	t.Fatal("no batch in the middle of the topic")
+	return 0
+}
+
+// Faults 1 and 7: a frame or a part lost, repeated, out of order or damaged on
+// the topic. The replica stops with the code and the reason, applies nothing
+// behind the fault, and goes on once it gets the true frames.
+func TestDamagedTopicStopsTheReplica(t *testing.T) {
+	f := generate(t, chainSize{64, 60})
+	c := newCluster(t, f)
+	initial := c.copyAtRest(t, "initial", 1)
+	c.importUnderCapture(t, 5*time.Minute, f.chainPath())
+	// A second run leaves a heartbeat behind the last batch.
+	c.importUnderCapture(t, time.Minute, f.chainPath())
+	messages := readTopic(t, c)
+	at := middleBatch(t, messages)
+
+	for i, fault := range tamperings {
+		t.Run(strings.ReplaceAll(fault.name, " ", "-"), func(t *testing.T) {
+			changed, upTo := fault.change(t, messages, at)
+			other := c.anotherBroker(t, fmt.Sprintf("fault-%d", i))
+			writeTopic(t, other, changed)
+			datadir := filepath.Join(other.dir, "replica")
+			copyTree(t, initial, datadir)
+			requireExit(t, fault.code, other.replicaCommand(t, datadir, port(t), "--until-synced"), fault.says...)
+			if fault.code != 0 {
+				if at := position(t, datadir); at.Sequence != upTo {
+					t.Errorf("the replica stands at %s, want sequence %d: the last before the fault", at, upTo)
+				}
+				// Damage found once is found again.
+				requireExit(t, fault.code, other.replicaCommand(t, datadir, port(t), "--until-synced"), fault.says...)
+				c.sync(t, time.Minute, datadir)
+			}
+			requireEqual(t, harness.Chaindata(c.master), harness.Chaindata(datadir))
+			removeTree(t, datadir)
+		})
+	}
+}
