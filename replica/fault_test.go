@@ -99,6 +99,7 @@ func TestFaults(t *testing.T) {
 	t.Run("a damaged frame stops the replica", func(t *testing.T) { damagedFrame(t, rec) })
 	t.Run("duplicates change nothing", func(t *testing.T) { duplicates(t, rec) })
 	t.Run("wrong datadirs are refused", func(t *testing.T) { wrongDatadirs(t, rec) })
+	t.Run("copies made with cp are adopted", func(t *testing.T) { adoptedCopies(t, rec) })
 	t.Run("another chain's heartbeat stops the replica", func(t *testing.T) { otherGenesis(t, rec) })
 	t.Run("a port in use is found at the start", func(t *testing.T) { portInUse(t, rec) })
 	t.Run("ports open only at the end", func(t *testing.T) { silence(t, rec) })
@@ -266,12 +267,8 @@ func wrongDatadirs(t *testing.T, rec recorded) {
 	if err := ended(rec.m.datadir, testCluster); !errors.Is(err, ErrUsage) {
 		t.Errorf("the master's own: %v", err)
 	}
-	unmarked := rec.fresh(t)
-	if err := os.Remove(filepath.Join(unmarked, "geth", "chaindata", chaindata.MarkerName)); err != nil {
-		t.Fatal(err)
-	}
-	if err := ended(unmarked, testCluster); !errors.Is(err, ErrUsage) {
-		t.Errorf("neither position nor marker: %v", err)
+	if err := ended(rec.later(t, unmark), testCluster); !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), "drover.json") {
+		t.Errorf("a later copy with neither position nor marker: %v", err)
 	}
 	newer := rec.fresh(t)
 	b, err := OpenBulk(filepath.Join(newer, "geth", "chaindata"))

@@ -65,7 +65,8 @@ func (l *memLog) Join(_ context.Context, at changelog.Position) (int64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range l.entries {
-		if f := &l.entries[i].Frame; f.Kind == changelog.KindBatch && f.Timeline == at.Timeline && f.Last() > at.Sequence {
+		if f := &l.entries[i].Frame; f.Timeline == at.Timeline &&
+			(f.Kind == changelog.KindBatch && f.Last() > at.Sequence || f.Kind == changelog.KindTimelineStart && f.First > at.Sequence) {
 			return int64(i), nil
 		}
 	}

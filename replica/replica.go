@@ -115,6 +115,9 @@ func (r *Replica) session(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r.setPhase(phaseStarting)
+	if err := r.adopt(ctx); err != nil {
+		return err
+	}
 	db, err := openDatabase(&r.opts)
 	if err != nil {
 		return err
