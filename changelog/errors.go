@@ -34,6 +34,13 @@ var (
 	ErrNoTopic = errors.New("topic does not exist")
 	// ErrBrokersUnreachable means that no broker of the list answered.
 	ErrBrokersUnreachable = errors.New("no Kafka broker answers")
+	// ErrConfiguration means that TLS or SASL is configured wrongly: a file that
+	// cannot be read, an unknown mechanism, no password. Exit code 2.
+	ErrConfiguration = errors.New("wrong Kafka configuration")
+	// ErrForbidden means that the Kafka user lacks a right.
+	ErrForbidden = errors.New("not allowed")
+	// ErrExpired means that the own client certificate has ended.
+	ErrExpired = errors.New("certificate has expired")
 	// ErrClosed means that the Reader or Log was closed.
 	ErrClosed = errors.New("closed")
 )

@@ -10,11 +10,13 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
+	"github.com/segmentio/kafka-go/protocol/fetch"
 )
 
 const (
@@ -39,9 +41,13 @@ type Options struct {
 	Brokers  []string // host:port each; one that answers is enough
 	Cluster  string   // see [CheckCluster]
 	ClientID string   // shown in the brokers' logs and quotas; default "drover"
+	Security Security // default: plaintext, no user
+	// Rack is where this program runs, as the brokers' broker.rack names it. Then
+	// readers fetch from the nearest replica, if the brokers have a
+	// replica.selector.class. Everything else goes to the leader.
+	Rack string
 
-	// Dial replaces the TCP dialer. TLS and SASL (issue 4) are set beside it in
-	// newTransport, the only place that builds connections.
+	// Dial replaces the TCP dialer; TLS is put on top of what it returns.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	Logger     *slog.Logger          // default: discard
@@ -78,6 +84,7 @@ type Log struct {
 
 	mu        sync.Mutex
 	refreshed time.Time
+	replica   readReplica
 }
 
 // Open connects to the brokers. When none answers within a few seconds it fails
@@ -97,6 +104,9 @@ func Open(ctx context.Context, o Options) (*Log, error) {
 	if len(brokers) == 0 {
 		return nil, errors.New("no Kafka brokers given: set --kafka.brokers to a list of host:port")
 	}
+	if err := o.Security.Check(); err != nil {
+		return nil, err
+	}
 	o.Brokers = brokers
 	if o.ClientID == "" {
 		o.ClientID = "drover"
@@ -111,7 +121,8 @@ func Open(ctx context.Context, o Options) (*Log, error) {
 	background, stop := context.WithCancel(context.Background())
 	l := &Log{
 		opts: o, topic: TopicName(o.Cluster), addr: kafka.TCP(brokers...), stop: stop, metrics: m,
-		log: o.Logger.With("topic", TopicName(o.Cluster)),
+		replica: readReplica{broker: noReplica},
+		log:     o.Logger.With("topic", TopicName(o.Cluster)),
 	}
 	l.transport = l.newTransport(background)
 	l.client = &kafka.Client{Addr: l.addr, Transport: l.transport}
@@ -123,17 +134,27 @@ func Open(ctx context.Context, o Options) (*Log, error) {
 	return l, nil
 }
 
-// newTransport is the seam for TLS and SASL.
+// newTransport is the only place that builds connections.
 func (l *Log) newTransport(ctx context.Context) *kafka.Transport {
-	dial := l.opts.Dial
-	if dial == nil {
-		dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext
+	tcp := dialFunc(l.opts.Dial)
+	if tcp == nil {
+		tcp = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext
 	}
+	security := l.opts.Security
+	if security.SASL.Mechanism == SASLPlain && !security.TLS.Enable {
+		l.log.Warn("the Kafka password crosses the network in the clear: use --kafka.tls, or a SCRAM mechanism")
+	}
+	limit := dialTimeout
+	if security.TLS.Enable {
+		limit += handshakeTimeout
+	}
+	d := &dialer{tcp: tcp, tls: security.TLS, log: l.log}
 	return &kafka.Transport{
-		Dial: dial,
+		Dial: d.dial,
+		SASL: newSigner(security.SASL, l.log),
 		// kafka-go tries the brokers of the list one after the other within
 		// this time; one that swallows packets must leave time for the rest.
-		DialTimeout:    time.Duration(len(l.opts.Brokers))*dialTimeout + time.Second,
+		DialTimeout:    time.Duration(len(l.opts.Brokers))*limit + time.Second,
 		IdleTimeout:    2 * time.Minute,
 		MetadataTTL:    metadataTTL,
 		MetadataTopics: []string{l.topic},
@@ -145,19 +166,41 @@ func (l *Log) newTransport(ctx context.Context) *kafka.Transport {
 func (l *Log) hello(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
+	var last error
 	for b := newBackoff(); ; l.refresh() {
 		_, err := l.client.Metadata(ctx, &kafka.MetadataRequest{})
 		if err == nil {
 			return nil
 		}
 		if classify(err) == classFatal && ctx.Err() == nil {
-			return l.explain("connect", err)
+			return l.explain("connect to "+strings.Join(l.opts.Brokers, ", "), err)
+		}
+		if last == nil || !errors.Is(err, context.DeadlineExceeded) {
+			last = err
 		}
 		if ctx.Err() != nil || !b.wait(ctx) {
-			return fmt.Errorf("%w: tried %s for %s: %w; check --kafka.brokers, that the broker runs, and the firewall",
-				ErrBrokersUnreachable, strings.Join(l.opts.Brokers, ", "), openTimeout, err)
+			return l.unreachable(last)
 		}
 	}
+}
+
+// unreachable says why no broker could be used, as far as that can be told.
+func (l *Log) unreachable(err error) error {
+	hint := "check --kafka.brokers, that the broker runs, and the firewall"
+	hungUp := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	switch {
+	case isPassing(err):
+		hint = "check the AWS credentials of this process"
+	case hungUp && !l.opts.Security.TLS.Enable && l.opts.Security.SASL.Mechanism == "":
+		hint = "a broker took the connection and closed it: it may want TLS (--kafka.tls) or a user (--kafka.sasl.mechanism)"
+	case hungUp && !l.opts.Security.TLS.Enable:
+		hint = "a broker took the connection and closed it: it may want TLS (--kafka.tls)"
+	case hungUp && l.opts.Security.SASL.Mechanism == "":
+		hint = "a broker took the connection and closed it: the port may not speak TLS, or want a client certificate (--kafka.tls.cert) or a user (--kafka.sasl.mechanism)"
+	case hungUp:
+		hint = "a broker took the connection and closed it: the port may not speak TLS, or want a client certificate (--kafka.tls.cert)"
+	}
+	return fmt.Errorf("%w: tried %s for %s: %w; %s", ErrBrokersUnreachable, strings.Join(l.opts.Brokers, ", "), openTimeout, err, hint)
 }
 
 // refresh drops idle connections and cached metadata, so that the next request
@@ -256,6 +299,9 @@ func (l *Log) final(out *outage, what string, err error) error {
 		out.begin(err)
 		return nil
 	case classNoTopic:
+		if l.forbidden() {
+			return l.explain(what, kafka.TopicAuthorizationFailed)
+		}
 		if out.begin(err); time.Since(out.since) < noTopicGrace {
 			return nil
 		}
@@ -269,6 +315,19 @@ func (l *Log) final(out *outage, what string, err error) error {
 	default:
 		return l.explain(what, err)
 	}
+}
+
+// forbidden reports whether the brokers hide the topic from this user. kafka-go
+// leaves such a topic out of its layout, as if it were not there.
+func (l *Log) forbidden() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	meta, err := l.client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{l.topic}})
+	if err != nil {
+		return false
+	}
+	_, err = topicOf(meta, l.topic)
+	return errors.Is(err, kafka.TopicAuthorizationFailed)
 }
 
 // message is a record of the topic, copied out of the answer.
@@ -287,27 +346,34 @@ type answer struct {
 	bytes     int
 }
 
-// fetchOnce asks for messages from offset on. It waits up to wait for the first
-// one; Kafka answers with at least one whole record batch, whatever maxBytes says.
-func (l *Log) fetchOnce(ctx context.Context, offset int64, maxBytes int64, wait time.Duration) (answer, error) {
+// fetchOnce asks the leader for messages from offset on, or, with near, the
+// replica of this rack. It waits up to wait for the first one; Kafka answers with
+// at least one whole record batch, whatever maxBytes says.
+func (l *Log) fetchOnce(ctx context.Context, offset int64, maxBytes int64, wait time.Duration, near bool) (answer, error) {
 	if l.reads != nil {
 		l.reads()
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait+adminTimeout)
 	defer cancel()
-	res, err := l.client.Fetch(ctx, &kafka.FetchRequest{
-		Topic: l.topic, Partition: partition, Offset: offset,
-		MinBytes: 1, MaxBytes: maxBytes, MaxWait: wait,
-	})
+	var res *fetch.ResponsePartition
+	var err error
+	if near && l.opts.Rack != "" {
+		res, err = l.fetchNear(ctx, offset, maxBytes, wait)
+	} else {
+		res, err = l.fetchFrom(ctx, noReplica, "", offset, maxBytes, wait)
+	}
 	if err != nil {
 		return answer{}, err
 	}
-	if res.Error != nil {
-		return answer{}, res.Error
+	if res.ErrorCode != 0 {
+		return answer{}, kafka.Error(res.ErrorCode)
 	}
 	a := answer{next: offset, highWater: res.HighWatermark, logStart: res.LogStartOffset}
-	batches := []kafka.RecordReader{res.Records}
-	if s, ok := res.Records.(*protocol.RecordStream); ok {
+	batches := []kafka.RecordReader{res.RecordSet.Records}
+	switch s := res.RecordSet.Records.(type) {
+	case nil:
+		batches = nil
+	case *protocol.RecordStream:
 		batches = s.Records
 	}
 	for _, b := range batches {

@@ -143,7 +143,7 @@ func (r *Reader) waitRoom(ctx context.Context) bool {
 
 func (r *Reader) run(ctx context.Context, offset int64) {
 	defer close(r.done)
-	c := cursor{l: r.l, next: offset, out: outage{log: r.l.log, metrics: r.l.metrics, what: "read"}}
+	c := cursor{l: r.l, next: offset, near: true, out: outage{log: r.l.log, metrics: r.l.metrics, what: "read"}}
 	defer c.out.end(false)
 	for r.waitRoom(ctx) {
 		entries, err := c.fetch(ctx, fetchBytes, fetchWait)
@@ -176,13 +176,14 @@ type cursor struct {
 	next      int64
 	out       outage
 	truncated int
+	near      bool // read from the replica of this rack
 	stuck     int
 }
 
 // fetch returns the entries that come next; none after wait, and none after a
 // failure that passes (it has then waited a little). An error is final.
 func (c *cursor) fetch(ctx context.Context, maxBytes int64, wait time.Duration) ([]Entry, error) {
-	a, err := c.l.fetchOnce(ctx, c.next, maxBytes, wait)
+	a, err := c.l.fetchOnce(ctx, c.next, maxBytes, wait, c.near)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}

@@ -38,6 +38,10 @@ func classify(err error) class {
 	switch {
 	case isOwn(err):
 		return classFatal
+	case isPassing(err):
+		return classRetry
+	case errors.As(err, new(*authError)), errors.Is(err, errSpeaksTLS):
+		return classFatal
 	case errors.As(err, &k):
 		return classifyCode(k)
 	case errors.Is(err, protocol.ErrNoTopic), errors.Is(err, protocol.ErrNoPartition):
@@ -73,7 +77,7 @@ func classifyCode(k kafka.Error) class {
 
 // isOwn finds verdicts that this package has already come to.
 func isOwn(err error) bool {
-	for _, own := range []error{ErrWrongCluster, ErrNoTopic, ErrNotRetained, ErrTruncated, ErrCorrupt, ErrBadFrame, ErrFutureVersion, ErrClosed} {
+	for _, own := range []error{ErrWrongCluster, ErrNoTopic, ErrNotRetained, ErrTruncated, ErrCorrupt, ErrBadFrame, ErrFutureVersion, ErrClosed, ErrConfiguration, ErrExpired} {
 		if errors.Is(err, own) {
 			return true
 		}
@@ -82,17 +86,30 @@ func isOwn(err error) bool {
 }
 
 // isTLS finds the failures of a handshake that no retry mends.
-func isTLS(err error) bool {
+func isTLS(err error) bool { return tlsHint(err) != "" }
+
+// tlsHint says what to do about one of them, "" for other errors.
+func tlsHint(err error) string {
 	var (
-		verify *tls.CertificateVerificationError
-		header tls.RecordHeaderError
-		alert  tls.AlertError
-		ca     x509.UnknownAuthorityError
-		host   x509.HostnameError
-		cert   x509.CertificateInvalidError
+		invalid x509.CertificateInvalidError
+		remote  *net.OpError
 	)
-	return errors.As(err, &verify) || errors.As(err, &header) || errors.As(err, &alert) ||
-		errors.As(err, &ca) || errors.As(err, &host) || errors.As(err, &cert)
+	switch {
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "the broker's certificate is not valid now: renew it there, or correct this machine's clock"
+	case errors.As(err, new(x509.UnknownAuthorityError)):
+		return "the broker's certificate was signed by a CA that is not trusted here: name its certificate with --kafka.tls.ca"
+	case errors.As(err, new(x509.HostnameError)):
+		return "the broker's certificate is for another name: connect by a name that it holds, or set --kafka.tls.server-name"
+	case errors.As(err, new(*tls.CertificateVerificationError)), errors.As(err, &invalid):
+		return "the broker's certificate is not accepted: check it, and --kafka.tls.ca"
+	case errors.As(err, new(tls.RecordHeaderError)):
+		return "the listener does not speak TLS: leave out --kafka.tls, or connect to its TLS port"
+	case errors.As(err, &remote) && remote.Op == "remote error", errors.As(err, new(tls.AlertError)):
+		// Go's own type for alerts over TCP is not exported; OpError.Op tells them.
+		return "the broker ended the TLS session: it wants a client certificate (--kafka.tls.cert, --kafka.tls.key) that is valid and of a CA that it trusts"
+	}
+	return ""
 }
 
 // explain turns a final error into one line that says what to change.
@@ -104,17 +121,26 @@ func (l *Log) explain(what string, err error) error {
 	case isOwn(err):
 		return err
 	case classify(err) == classNoTopic:
-		return fmt.Errorf("%s: %w: %s; `drover master --cluster %s` creates it, or: kafka-topics.sh --create --topic %s --partitions 1 --config cleanup.policy=delete --config max.message.bytes=%d --config unclean.leader.election.enable=false",
+		return fmt.Errorf("%s: %w: no topic %s, or no right to see it (Describe); `drover master --cluster %s` creates it, or: kafka-topics.sh --create --topic %s --partitions 1 --config cleanup.policy=delete --config max.message.bytes=%d --config unclean.leader.election.enable=false",
 			what, ErrNoTopic, l.topic, l.opts.Cluster, l.topic, DefaultMaxMessageBytes)
 	case k == kafka.MessageSizeTooLarge, k == kafka.RecordListTooLarge:
 		hint = fmt.Sprintf("the topic's max.message.bytes is too small; raise it to %d: kafka-configs.sh --alter --entity-type topics --entity-name %s --add-config max.message.bytes=%d",
 			DefaultMaxMessageBytes, l.topic, DefaultMaxMessageBytes)
 	case k == kafka.TopicAuthorizationFailed, k == kafka.ClusterAuthorizationFailed:
 		hint = fmt.Sprintf("grant the user Read, Write, Describe, DescribeConfigs and Create on topic %s (a replica: Read and Describe)", l.topic)
-	case k == kafka.SASLAuthenticationFailed, k == kafka.UnsupportedSASLMechanism, k == kafka.IllegalSASLState:
-		hint = "check user, password and mechanism"
+	case errors.As(err, new(*authError)), k == kafka.SASLAuthenticationFailed:
+		hint = "check user and password"
+		if l.opts.Security.SASL.Mechanism == SASLAWSMSKIAM {
+			hint = "check the AWS credentials of this process, --kafka.aws.region, and that the role may kafka-cluster:Connect"
+		}
+	case k == kafka.UnsupportedSASLMechanism:
+		hint = "the listener offers other mechanisms than " + string(l.opts.Security.SASL.Mechanism) + ": check --kafka.sasl.mechanism and the port"
+	case k == kafka.IllegalSASLState:
+		hint = "the listener wants no user, or another sign-in: check the port and --kafka.sasl.mechanism"
+	case errors.Is(err, errSpeaksTLS):
+		hint = "add --kafka.tls, or connect to a plaintext port"
 	case isTLS(err):
-		hint = "check the CA, the server name, and that the listener speaks TLS"
+		hint = tlsHint(err)
 	default:
 		return fmt.Errorf("%s: %w", what, err)
 	}
