@@ -103,6 +103,7 @@ func TestFaults(t *testing.T) {
 	t.Run("another chain's heartbeat stops the replica", func(t *testing.T) { otherGenesis(t, rec) })
 	t.Run("a port in use is found at the start", func(t *testing.T) { portInUse(t, rec) })
 	t.Run("ports open only at the end", func(t *testing.T) { silence(t, rec) })
+	t.Run("stale data is served with a warning where asked for", func(t *testing.T) { servedStale(t, rec) })
 	t.Run("killed at any moment", func(t *testing.T) { killed(t, rec) })
 	t.Run("geth's crash while it moves the head is repaired", func(t *testing.T) { halfMoved(t, rec) })
 }

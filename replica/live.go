@@ -124,7 +124,10 @@ func (l *live) moved() {
 	defer l.r.mu.Unlock()
 	if old := l.r.state.head; old == nil || old.Hash() != head.Hash() {
 		l.r.state.head = head
-		l.r.metrics.headMoved(l.r.state.frameTime)
+		if made := l.r.state.frameTime; !made.IsZero() {
+			l.r.state.headDelay = max(0, time.Since(made))
+			l.r.metrics.headLatency.Observe(l.r.state.headDelay.Seconds())
+		}
 	}
 }
 

@@ -61,10 +61,3 @@ func (m *metrics) read(e *changelog.Entry) {
 	m.frames.Inc()
 	m.bytes.Add(float64(e.Size))
 }
-
-// headMoved is called when geth serves a new head that came with the frame made at the time.
-func (m *metrics) headMoved(frame time.Time) {
-	if !frame.IsZero() {
-		m.headLatency.Observe(max(0, time.Since(frame).Seconds()))
-	}
-}

@@ -59,15 +59,14 @@ type Options struct {
 	WSAPI     []string // default eth, net, web3
 	WSOrigins []string
 
-	RPCGasCap             uint64        // default 50,000,000; 0 takes the default, NoGasCap means none
-	RPCEVMTimeout         time.Duration // default 5 s
-	BatchRequestLimit     int           // requests in a batch, default 1000
-	BatchResponseMaxSize  int           // bytes, default 25,000,000
-	Cache                 int           // MB for geth's caches, default 1024
-	Handles               int           // open files for the database, default 1024
-	TransactionHistory    uint64        // blocks whose transactions are indexed; 0, as geth in archive mode does: all
-	TransactionHistoryAll bool          // says the same as a TransactionHistory of 0, over any other
-	LogHistory            uint64        // blocks in the log index, default 2,350,000
+	RPCGasCap            uint64        // default 50,000,000; 0 takes the default, NoGasCap means none
+	RPCEVMTimeout        time.Duration // default 5 s
+	BatchRequestLimit    int           // requests in a batch, default 1000
+	BatchResponseMaxSize int           // bytes, default 25,000,000
+	Cache                int           // MB for geth's caches, default 1024
+	Handles              int           // open files for the database, default 1024
+	TransactionHistory   uint64        // blocks whose transactions are indexed; 0, as geth in archive mode does: all
+	LogHistory           uint64        // blocks in the log index, default 2,350,000
 
 	// UntilSynced makes Run return nil once everything that the topic held when Run started is applied.
 	UntilSynced bool
@@ -75,6 +74,8 @@ type Options struct {
 	MaxHeadAge time.Duration
 	// MaxHeartbeatAge is how long the master may be silent for the replica to be ready; default 15 s.
 	MaxHeartbeatAge time.Duration
+	// Stale says what a replica with stale data does; default StaleDrain.
+	Stale StalePolicy
 	// LiveFrames is how near to the topic's end, in frames, the database is handed to geth; default 256.
 	LiveFrames int64
 
@@ -89,7 +90,22 @@ type Options struct {
 // NoGasCap as RPCGasCap sets no limit, as geth's --rpc.gascap 0 does.
 const NoGasCap = ^uint64(0)
 
+// StalePolicy says what becomes of a replica that has applied the whole change log while its data grows old: the master
+// is silent, or its chain stands still.
+type StalePolicy string
+
+const (
+	// StaleDrain makes it not ready, so that balancers turn to another.
+	StaleDrain StalePolicy = "drain"
+	// StaleServe keeps it ready and adds the header StaleHeader to each answer over HTTP.
+	StaleServe StalePolicy = "serve"
+)
+
+// StaleHeader is the HTTP header that says why an answer may be stale.
+const StaleHeader = "X-Drover-Stale"
+
 func (o *Options) setDefaults() {
+	def(&o.Stale, StaleDrain)
 	def(&o.HTTPAddr, "127.0.0.1")
 	def(&o.WSAddr, "127.0.0.1")
 	def(&o.RPCGasCap, 50_000_000)
@@ -116,9 +132,6 @@ func (o *Options) setDefaults() {
 	if o.HTTPVhosts == nil {
 		o.HTTPVhosts = []string{"localhost"}
 	}
-	if o.TransactionHistoryAll {
-		o.TransactionHistory = 0
-	}
 	if o.RPCGasCap == NoGasCap {
 		o.RPCGasCap = 0
 	}
@@ -142,6 +155,9 @@ func (o *Options) check() error {
 	}
 	if o.Datadir == "" {
 		return fmt.Errorf("%w: --datadir is needed: a geth datadir with a copied database", ErrUsage)
+	}
+	if o.Stale != StaleDrain && o.Stale != StaleServe {
+		return fmt.Errorf("%w: --stale %q: use drain or serve", ErrUsage, string(o.Stale))
 	}
 	for flag, list := range map[string][]string{"--http.api": o.HTTPAPI, "--ws.api": o.WSAPI} {
 		for _, namespace := range list {

@@ -38,7 +38,8 @@ type state struct {
 	frameTime time.Time // of the frame applied last
 	highWater int64     // the topic's next offset, as far as known; -1 unknown
 	head      *types.Header
-	bulkHead  common.Hash // while geth is closed
+	headDelay time.Duration // from the master's frame to geth's head, of the newest head; 0 none yet
+	bulkHead  common.Hash   // while geth is closed
 	bulkNum   uint64
 
 	heartbeat *changelog.Heartbeat
@@ -71,7 +72,7 @@ func New(opts Options) (*Replica, error) {
 	}
 	r := &Replica{opts: opts, log: opts.Logger.With("role", "replica")}
 	r.state.highWater, r.state.at.Offset = -1, -1
-	r.servers = newServers(&r.opts, r.log)
+	r.servers = newServers(&r.opts, r.log, r.markStale)
 	if err := r.servers.checkPorts(); err != nil {
 		return nil, err
 	}
@@ -136,6 +137,13 @@ func (r *Replica) session(ctx context.Context) (err error) {
 	_, next, err := r.opts.Log.Bounds(ctx)
 	if err != nil {
 		return err
+	}
+	if db.at.Offset < 0 {
+		// A copy's sequence was known, its offset was not.
+		db.at.Offset = start - 1
+		r.mu.Lock()
+		r.state.at = db.at
+		r.mu.Unlock()
 	}
 	r.log.Info("joined the change log", "position", db.at, "offset", start, "end", next, "head", r.state.bulkNum)
 	r.setHighWater(next)

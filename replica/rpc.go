@@ -19,6 +19,7 @@ import (
 type servers struct {
 	opts *Options
 	log  *slog.Logger
+	wrap func(http.Handler) http.Handler // around every handler
 
 	mu     sync.Mutex
 	open_  []*server
@@ -35,7 +36,9 @@ type server struct {
 // drainLimit is how long requests under way may take once the ports close.
 const drainLimit = 3 * time.Second
 
-func newServers(opts *Options, log *slog.Logger) *servers { return &servers{opts: opts, log: log} }
+func newServers(opts *Options, log *slog.Logger, wrap func(http.Handler) http.Handler) *servers {
+	return &servers{opts: opts, log: log, wrap: wrap}
+}
 
 func (s *servers) shared() bool {
 	return s.opts.HTTP && s.opts.WS && s.opts.HTTPPort != 0 &&
@@ -144,7 +147,7 @@ func (s *servers) listen(flag, host string, port int, handler http.Handler, rpcs
 	srv := &server{
 		// geth's own time-outs (rpc.DefaultHTTPTimeouts).
 		http: &http.Server{
-			Handler:           handler,
+			Handler:           s.wrap(handler),
 			ReadTimeout:       rpc.DefaultHTTPTimeouts.ReadTimeout,
 			ReadHeaderTimeout: rpc.DefaultHTTPTimeouts.ReadHeaderTimeout,
 			WriteTimeout:      rpc.DefaultHTTPTimeouts.WriteTimeout,

@@ -3,6 +3,8 @@ package replica
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"strings"
 	"time"
 
 	"github.com/drover-io/drover/admin"
@@ -16,6 +18,11 @@ type Extra struct {
 	Phase string `json:"phase"`
 	// MasterHead is the master's head as the last heartbeat told it.
 	MasterHead *admin.Block `json:"masterHead"`
+	// Stale says why the data may be old; empty while it is fresh. It makes the replica not ready under --stale drain.
+	Stale []string `json:"stale"`
+	// ApplyDelayMillis is the time from the master's journal to geth's answer for the newest head, in milliseconds; it
+	// needs clocks in step. nil while no head has come.
+	ApplyDelayMillis *float64 `json:"applyDelayMillis"`
 	// HTTP and WS are the addresses served on, empty while the ports are closed.
 	HTTP string `json:"http"`
 	WS   string `json:"ws"`
@@ -38,7 +45,11 @@ func (r *Replica) Status(context.Context) admin.Status {
 		out.Head = &admin.Block{Number: s.bulkNum, Hash: s.bulkHead.Hex()}
 	}
 	r.mu.Unlock()
-	extra := Extra{Phase: s.phase.String(), HTTP: r.HTTPAddr(), WS: r.WSAddr()}
+	extra := Extra{Phase: s.phase.String(), Stale: append([]string{}, r.stale(&s, now)...), HTTP: r.HTTPAddr(), WS: r.WSAddr()}
+	if s.headDelay > 0 {
+		millis := float64(s.headDelay.Microseconds()) / 1000
+		extra.ApplyDelayMillis = &millis
+	}
 	if hb := s.heartbeat; hb != nil && hb.Head != nil {
 		extra.MasterHead = &admin.Block{Number: hb.Head.Number, Hash: hb.Head.Hash, Time: hb.Head.Time}
 		if out.Head != nil {
@@ -84,6 +95,15 @@ func (s *state) behind() (int64, bool) {
 // reasons says why the replica is not ready; empty when it is.
 func (r *Replica) reasons(now time.Time) []string {
 	s := r.status()
+	out := s.unfit()
+	if r.opts.Stale == StaleDrain {
+		out = append(out, r.stale(&s, now)...)
+	}
+	return out
+}
+
+// unfit says why the replica cannot answer for the change log, whatever the policy for stale data.
+func (s *state) unfit() []string {
 	var out []string
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	if s.fatal != nil {
@@ -98,6 +118,13 @@ func (r *Replica) reasons(now time.Time) []string {
 	if frames, ok := s.behind(); !ok || frames > readyFrames {
 		add("catching up: %d frames behind the topic's end", frames)
 	}
+	return out
+}
+
+// stale says why the data may be old although everything on the topic is applied.
+func (r *Replica) stale(s *state, now time.Time) []string {
+	var out []string
+	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	// By the master's clock, so that an old heartbeat that was read just now does not count as fresh.
 	switch age := max(now.Sub(s.heartbeatTime), now.Sub(s.heartbeatAt)); {
 	case s.heartbeat == nil:
@@ -116,6 +143,17 @@ func (r *Replica) reasons(now time.Time) []string {
 		}
 	}
 	return out
+}
+
+// markStale adds StaleHeader to answers while the data is stale.
+func (r *Replica) markStale(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		s := r.status()
+		if why := r.stale(&s, time.Now()); len(why) > 0 {
+			w.Header().Set(StaleHeader, strings.Join(why, "; "))
+		}
+		next.ServeHTTP(w, req)
+	})
 }
 
 // readyFrames is how many frames a ready replica may be behind: batches of a block come as a burst of a few frames, and

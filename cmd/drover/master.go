@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -46,6 +47,8 @@ func runMaster(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	// Whatever the backlog, the role stays small; a GOMEMLIMIT in the environment would reach geth too.
+	debug.SetMemoryLimit(master.MemoryLimit)
 	registry := newRegistry()
 	m, err := master.New(master.Options{
 		Cluster:   c.String("cluster"),

@@ -17,6 +17,7 @@ func replicaCommand() *cli.Command {
 		boolFlag("until-synced", "end with 0 at the topic's end instead of serving"),
 		durationFlag("ready.max-age", time.Minute, "age of the head's timestamp from which on the replica is not ready; 0: no limit"),
 		durationFlag("ready.max-heartbeat-age", 15*time.Second, "silence of the master from which on the replica is not ready"),
+		stringFlag("stale", string(replica.StaleDrain), "what to do with stale data: drain (not ready) or serve (ready, each answer with a warning header)"),
 		intFlag("cache", 1024, "megabytes for geth's caches"),
 	)
 	return &cli.Command{
@@ -78,10 +79,8 @@ func runReplica(c *cli.Context) error {
 		WSAPI: split(c.String("ws.api")), WSOrigins: split(c.String("ws.origins")),
 		RPCGasCap: gasCap, RPCEVMTimeout: c.Duration("rpc.evmtimeout"), Cache: c.Int("cache"),
 		BatchRequestLimit: c.Int("rpc.batch-request-limit"), BatchResponseMaxSize: c.Int("rpc.batch-response-max-size"),
-		// geth in archive mode indexes the transactions of all blocks, whatever --history.transactions says.
-		TransactionHistoryAll: true,
-		UntilSynced:           c.Bool("until-synced"),
-		MaxHeadAge:            c.Duration("ready.max-age"), MaxHeartbeatAge: c.Duration("ready.max-heartbeat-age"),
+		UntilSynced: c.Bool("until-synced"), Stale: replica.StalePolicy(c.String("stale")),
+		MaxHeadAge: c.Duration("ready.max-age"), MaxHeartbeatAge: c.Duration("ready.max-heartbeat-age"),
 		Logger: logger, Registerer: registry,
 	})
 	if err != nil {
