@@ -112,6 +112,19 @@ func (l *Log) Describe(ctx context.Context) (Description, error) {
 	return d, err
 }
 
+// Reach asks one broker by its address and returns how long the answer took, the
+// sign-in included.
+func (l *Log) Reach(ctx context.Context, addr string) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
+	defer cancel()
+	began := time.Now()
+	_, err := l.client.ApiVersions(ctx, &kafka.ApiVersionsRequest{Addr: kafka.TCP(addr)})
+	if err != nil && classify(err) == classFatal {
+		err = l.explain("connect to "+addr, err)
+	}
+	return time.Since(began), err
+}
+
 func (l *Log) describeOnce(ctx context.Context) (Description, error) {
 	meta, err := l.askMetadata(ctx)
 	if err != nil {

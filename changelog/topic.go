@@ -17,6 +17,9 @@ const (
 	// DefaultRetention is Kafka's own.
 	DefaultRetention = 7 * 24 * time.Hour
 
+	// MinMessageBytes is the least max.message.bytes with which every frame fits.
+	MinMessageBytes = MaxPayload + FrameOverhead + requestOverhead + recordOverhead
+
 	// kafkaMaxMessageBytes is what a topic has that nobody configured.
 	kafkaMaxMessageBytes = 1_048_588
 )
@@ -259,7 +262,7 @@ func (l *Log) findings(ctx context.Context, spec TopicSpec, t kafka.Topic) ([]Fi
 	if have := values["unclean.leader.election.enable"]; have != "" && have != "false" {
 		add(false, "unclean.leader.election.enable", have, "false", "acknowledged frames could be lost: "+alter("unclean.leader.election.enable", "false"))
 	}
-	if have, want := values["max.message.bytes"], MaxPayload+FrameOverhead+requestOverhead+recordOverhead; number(have) < int64(want) {
+	if have, want := values["max.message.bytes"], MinMessageBytes; number(have) < int64(want) {
 		add(true, "max.message.bytes", have, "at least "+strconv.Itoa(want), alter("max.message.bytes", strconv.Itoa(spec.MaxMessageBytes)))
 	}
 	if have, want := values["retention.ms"], spec.retentionMillis(); number(have) != -1 && (want == -1 || number(have) < want) {

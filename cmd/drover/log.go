@@ -6,6 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/drover-io/drover/changelog"
+	"github.com/drover-io/drover/ops/logcheck"
 	"github.com/drover-io/drover/ops/loginspect"
 )
 
@@ -13,12 +14,12 @@ func logCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "log",
 		Usage:       "look into a change log",
-		Subcommands: []*cli.Command{logInspectCommand()},
+		Subcommands: []*cli.Command{logInspectCommand(), logCheckCommand()},
 	}
 }
 
 func logInspectCommand() *cli.Command {
-	flags := append(commonFlags(), clusterFlags()...)
+	flags := append(commonFlags(), kafkaFlags()...)
 	return &cli.Command{
 		Name:  "inspect",
 		Usage: "frames of a change log, as a person can read them",
@@ -36,13 +37,7 @@ func logInspectCommand() *cli.Command {
 			if err := required(c, "cluster", "kafka.brokers"); err != nil {
 				return err
 			}
-			logger, err := newLogger(c)
-			if err != nil {
-				return err
-			}
-			log, err := changelog.Open(c.Context, changelog.Options{
-				Brokers: split(c.String("kafka.brokers")), Cluster: c.String("cluster"), ClientID: "drover-log-inspect", Logger: logger,
-			})
+			log, err := openLog(c, "drover-log-inspect")
 			if err != nil {
 				return err
 			}
@@ -57,6 +52,47 @@ func logInspectCommand() *cli.Command {
 			return inspector.Run(c.Context)
 		},
 	}
+}
+
+func logCheckCommand() *cli.Command {
+	flags := append(commonFlags(), kafkaFlags()...)
+	return &cli.Command{
+		Name:  "check",
+		Usage: "whether brokers, topic and rights fit a change log",
+		Description: "A row for each thing that matters: what it is, what it should be, and below the table the command that changes it.\n" +
+			"Writes nothing. Ends with 0 when nothing fails (warnings may stand), 1 when something does, 2 on wrong use.",
+		Flags: append(flags,
+			durationFlag("kafka.retention", changelog.DefaultRetention, "retention that the topic should have at least"),
+			boolFlag("json", "an array of rows instead of the table"),
+		),
+		Action: func(c *cli.Context) error {
+			if err := required(c, "cluster", "kafka.brokers"); err != nil {
+				return err
+			}
+			log, err := openLog(c, "drover-log-check")
+			if err != nil {
+				return err
+			}
+			defer log.Close()
+			return logcheck.New(logcheck.Options{
+				Log: log, Retention: c.Duration("kafka.retention"), JSON: c.Bool("json"), Out: os.Stdout,
+			}).Run(c.Context)
+		},
+	}
+}
+
+// openLog opens the change log that kafkaFlags name.
+func openLog(c *cli.Context, clientID string) (*changelog.Log, error) {
+	logger, err := newLogger(c)
+	if err != nil {
+		return nil, err
+	}
+	kafka, err := kafkaOptions(c)
+	if err != nil {
+		return nil, err
+	}
+	kafka.ClientID, kafka.Logger = clientID, logger
+	return changelog.Open(c.Context, kafka)
 }
 
 // given returns the value of a flag that was set, nil otherwise, where zero is a value too.

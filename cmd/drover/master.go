@@ -12,7 +12,7 @@ import (
 )
 
 func masterCommand() *cli.Command {
-	flags := append(commonFlags(), clusterFlags()...)
+	flags := append(commonFlags(), kafkaFlags()...)
 	return &cli.Command{
 		Name:      "master",
 		Usage:     "run a stock geth and publish every write of its database",
@@ -49,10 +49,15 @@ func runMaster(c *cli.Context) error {
 	}
 	// Whatever the backlog, the role stays small; a GOMEMLIMIT in the environment would reach geth too.
 	debug.SetMemoryLimit(master.MemoryLimit)
+	kafka, err := kafkaOptions(c)
+	if err != nil {
+		return err
+	}
+	kafka.ClientID = "drover-master"
 	registry := newRegistry()
 	m, err := master.New(master.Options{
 		Cluster:   c.String("cluster"),
-		Kafka:     changelog.Options{Brokers: split(c.String("kafka.brokers")), ClientID: "drover-master"},
+		Kafka:     kafka,
 		Topic:     changelog.TopicSpec{Retention: c.Duration("kafka.retention")},
 		Publisher: changelog.PublisherOptions{Compression: changelog.Compression(c.String("kafka.compression"))},
 

@@ -10,7 +10,7 @@ import (
 )
 
 func replicaCommand() *cli.Command {
-	flags := append(commonFlags(), clusterFlags()...)
+	flags := append(commonFlags(), kafkaFlags()...)
 	flags = append(flags,
 		adminFlag(),
 		stringFlag("datadir", "", "geth datadir that holds a copy of the master's chaindata"),
@@ -59,10 +59,13 @@ func runReplica(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	kafka, err := kafkaOptions(c)
+	if err != nil {
+		return err
+	}
 	registry := newRegistry()
-	log, err := changelog.Open(c.Context, changelog.Options{
-		Brokers: split(c.String("kafka.brokers")), Cluster: c.String("cluster"), ClientID: "drover-replica", Logger: logger, Registerer: registry,
-	})
+	kafka.ClientID, kafka.Logger, kafka.Registerer = "drover-replica", logger, registry
+	log, err := changelog.Open(c.Context, kafka)
 	if err != nil {
 		return err
 	}
