@@ -16,6 +16,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(fakeGeth); dir != "" {
+		if err := playGeth(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	code := m.Run()
 	harness.Cleanup()
 	for _, dir := range fixtureDirs {
@@ -128,6 +135,8 @@ func dial(ctx context.Context, port int) error {
 	return conn.Close()
 }
 
+func portText(port int) string { return fmt.Sprint(port) }
+
 func localhost(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
 // kill9 kills a process that one of ours started.
@@ -151,14 +160,21 @@ func makeDir(t *testing.T, dir string) {
 // holds all of says.
 func requireExit(t *testing.T, want int, c harness.Command, says ...string) {
 	t.Helper()
+	requireEnd(t, want, start(t, c), says...)
+}
+
+// requireEnd waits for the end of a process as requireExit does.
+func requireEnd(t *testing.T, want int, c *harness.Process, says ...string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	code, output, err := harness.Run(ctx, c)
+	code, err := c.Wait(ctx)
+	output := c.Output()
 	if err != nil {
-		t.Fatalf("%s: %v\n%s", c.Name, err, output)
+		t.Fatalf("%s: %v\n%s", c.Name, err, c.Tail(20))
 	}
 	if code != want {
-		t.Fatalf("%s %s: exit code %d, want %d\n%s", c.Name, strings.Join(c.Args, " "), code, want, output)
+		t.Fatalf("%s %s: exit code %d, want %d\n%s", c.Name, strings.Join(c.Args, " "), code, want, c.Tail(20))
 	}
 	if strings.Contains(output, "goroutine ") || strings.Contains(output, "DATA RACE") {
 		t.Errorf("%s wrote a stack trace:\n%s", c.Name, output)

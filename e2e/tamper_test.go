@@ -234,3 +234,27 @@ func TestDamagedTopicStopsTheReplica(t *testing.T) {
 		})
 	}
 }
+
+// Fault 1 while serving: a replica that has been ready meets the hole live.
+func TestHoleStopsAServingReplica(t *testing.T) {
+	f := generate(t, chainSize{64, 60})
+	c := newCluster(t, f)
+	datadir := c.copyAtRest(t, "replica", 1)
+	c.importUnderCapture(t, 5*time.Minute, f.chainPath())
+	c.importUnderCapture(t, time.Minute, f.chainPath())
+	messages := readTopic(t, c)
+	at := lastBatch(t, messages)
+
+	other := c.anotherBroker(t, "live")
+	writeTopic(t, other, messages[:at])
+	// What the master said last is old by now, which is not what is tested here.
+	replica := other.startReplica(t, datadir, "--ready.max-age", "0", "--ready.max-heartbeat-age", "1h")
+	replica.waitReady(t, 2*time.Minute)
+	writeTopic(t, other, messages[at+1:])
+	requireEnd(t, 6, replica.Process, "hole", "offset")
+	if got, want := position(t, datadir).Sequence, before(t, messages[at]); got != want {
+		t.Errorf("the replica stands at sequence %d, want %d", got, want)
+	}
+	c.sync(t, time.Minute, datadir)
+	requireEqual(t, harness.Chaindata(c.master), harness.Chaindata(datadir))
+}
