@@ -58,7 +58,6 @@ type Options struct {
 	Timeout time.Duration
 	JSON    bool // an array of rows instead of a table
 	Out     io.Writer
-	Now     func() time.Time // default time.Now
 }
 
 // Checker looks at one change log.
@@ -71,9 +70,6 @@ func New(o Options) *Checker {
 	}
 	if o.Timeout == 0 {
 		o.Timeout = 10 * time.Second
-	}
-	if o.Now == nil {
-		o.Now = time.Now
 	}
 	return &Checker{o: o}
 }
