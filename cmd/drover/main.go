@@ -43,6 +43,7 @@ func run(args []string) int {
 }
 
 func newApp() *cli.App {
+	setHelp()
 	app := &cli.App{
 		Name:                 "drover",
 		Usage:                "replaceable geth nodes: stream a stock geth's writes through Kafka to replicas that serve its JSON-RPC",
