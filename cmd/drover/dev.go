@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -21,7 +22,7 @@ func devCommand() *cli.Command {
 			boolFlag("fresh", "remove the data of an earlier run first"),
 			stringFlag("geth", "geth", "geth binary to run"),
 			intFlag("replicas", 2, "number of replicas"),
-			durationFlag("period", 0, "time between blocks, whole seconds (default: 1s)"),
+			durationFlag("period", time.Second, "time between blocks, whole seconds"),
 			intFlag("http.port", 8545, "RPC port of the first replica; the next ones take the ports above"),
 			boolFlag("quiet", "send no example transactions"),
 		),

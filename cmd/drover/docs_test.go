@@ -5,6 +5,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -86,4 +88,33 @@ func TestEveryFlagHasAnEnvironmentVariable(t *testing.T) {
 		}
 	}
 	visit(newApp().Commands)
+}
+
+// TestFaultsDocNamesTestsThatExist keeps docs/faults.md honest: every `package.TestName` in it is a test of that package.
+func TestFaultsDocNamesTestsThatExist(t *testing.T) {
+	text, err := os.ReadFile("../../docs/faults.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile("`([a-z0-9/]+)\\.(Test[A-Za-z0-9]+)`").FindAllStringSubmatch(string(text), -1)
+	if len(names) < 20 {
+		t.Fatalf("only %d tests are named", len(names))
+	}
+	for _, name := range names {
+		files, err := filepath.Glob(filepath.Join("../..", name[1], "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := false
+		for _, file := range files {
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found = found || bytes.Contains(source, []byte("func "+name[2]+"("))
+		}
+		if !found {
+			t.Errorf("docs/faults.md names %s in %s, which is no test there", name[2], name[1])
+		}
+	}
 }
