@@ -240,21 +240,44 @@ func TestHoleStopsAServingReplica(t *testing.T) {
 	f := generate(t, chainSize{64, 60})
 	c := newCluster(t, f)
 	datadir := c.copyAtRest(t, "replica", 1)
-	c.importUnderCapture(t, 5*time.Minute, f.chainPath())
-	c.importUnderCapture(t, time.Minute, f.chainPath())
+	master := c.startMaster(t, "--heartbeat.interval", "100ms")
+	master.extend(t, f, 0, 40)
+	master.stop(t)
 	messages := readTopic(t, c)
-	at := lastBatch(t, messages)
+	alive, at := heartbeatThenBatch(t, messages)
 
 	other := c.anotherBroker(t, "live")
-	writeTopic(t, other, messages[:at])
+	writeTopic(t, other, messages[:alive+1])
 	// What the master said last is old by now, which is not what is tested here.
 	replica := other.startReplica(t, datadir, "--ready.max-age", "0", "--ready.max-heartbeat-age", "1h")
 	replica.waitReady(t, 2*time.Minute)
-	writeTopic(t, other, messages[at+1:])
+	writeTopic(t, other, slices.Delete(slices.Clone(messages), at, at+1)[alive+1:])
 	requireEnd(t, 6, replica.Process, "hole", "offset")
 	if got, want := position(t, datadir).Sequence, before(t, messages[at]); got != want {
 		t.Errorf("the replica stands at sequence %d, want %d", got, want)
 	}
 	c.sync(t, time.Minute, datadir)
 	requireEqual(t, harness.Chaindata(c.master), harness.Chaindata(datadir))
+}
+
+// heartbeatThenBatch finds the last heartbeat of a living geth that batches
+// follow, and the first of those.
+func heartbeatThenBatch(t *testing.T, messages [][]byte) (heartbeat, batch int) {
+	t.Helper()
+	heartbeat, batch = -1, -1
+	for i := lastBatch(t, messages) - 1; i > 0 && heartbeat < 0; i-- {
+		frame := decode(t, messages[i])
+		switch frame.Kind {
+		case changelog.KindBatch:
+			batch = i
+		case changelog.KindHeartbeat:
+			if batch >= 0 && must(frame.Heartbeat())(t).SourceAlive {
+				heartbeat = i
+			}
+		}
+	}
+	if heartbeat < 0 {
+		t.Fatal("no heartbeat between two batches")
+	}
+	return heartbeat, batch
 }
