@@ -35,6 +35,10 @@ type Heartbeat struct {
 	CaptureLagBatches int64 `json:"captureLagBatches"` // in the journals, not yet published
 	CaptureLagBytes   int64 `json:"captureLagBytes"`
 
+	// Stopping: the master has ended its geth, published everything, and says
+	// goodbye. Nothing follows before a master starts again.
+	Stopping bool `json:"stopping,omitempty"`
+
 	Interval time.Duration `json:"interval"` // nanoseconds until the next one
 }
 
@@ -59,9 +63,22 @@ type TimelineStart struct {
 	PreviousTimeline uint64 `json:"previousTimeline"`
 	PreviousSequence uint64 `json:"previousSequence"`
 	Base             uint64 `json:"base"`
-	GethVersion      string `json:"gethVersion,omitempty"`
-	DroverVersion    string `json:"droverVersion,omitempty"`
-	DatabaseVersion  int    `json:"databaseVersion,omitempty"`
+	// Offset is where the new master expected this frame to land: right behind
+	// the last frame that it had replayed. 0: not told. See [TimelineStart.Missed].
+	Offset int64 `json:"offset,omitempty"`
+
+	GethVersion     string `json:"gethVersion,omitempty"`
+	DroverVersion   string `json:"droverVersion,omitempty"`
+	DatabaseVersion int    `json:"databaseVersion,omitempty"`
+}
+
+// Missed says that the start is void: it landed at another offset than its master
+// expected, and the log had gone on from where it joins to (timeline, sequence) by
+// then. Nobody on the way can join it, and its master, which finds the same out by
+// reading what came between, writes nothing behind it and starts over.
+func (s *TimelineStart) Missed(offset int64, timeline, sequence uint64) bool {
+	return s.Offset != 0 && s.Offset != offset &&
+		(s.PreviousTimeline < timeline || s.PreviousTimeline == timeline && s.PreviousSequence < sequence)
 }
 
 // HeartbeatFrame makes a heartbeat's frame; last is the last sequence that was

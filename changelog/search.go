@@ -66,7 +66,7 @@ func endsAt(e *Entry, at Position) bool {
 func past(e *Entry, at Position) bool {
 	f := &e.Frame
 	switch {
-	case e.Err != nil || f.Timeline < at.Timeline:
+	case e.Err != nil || f.Timeline < at.Timeline || f.Kind == KindTimelineStart && missed(e, at):
 		return false
 	case f.Timeline > at.Timeline:
 		return true
@@ -75,6 +75,12 @@ func past(e *Entry, at Position) bool {
 	default:
 		return f.First > at.Sequence
 	}
+}
+
+// missed says that the entry is a void timeline start, as the position has it.
+func missed(e *Entry, at Position) bool {
+	st, err := e.Frame.Start()
+	return err == nil && st.Missed(e.Offset, at.Timeline, at.Sequence)
 }
 
 func findSequence(ctx context.Context, p pages, at Position) (int64, error) {

@@ -256,6 +256,9 @@ func (s *Sequencer) start(e Entry) (Event, error) {
 	if err := s.cluster(st.Cluster, e.Offset); err != nil {
 		return Event{}, err
 	}
+	if st.Missed(e.Offset, s.at.Timeline, s.at.Sequence) {
+		return s.drop()
+	}
 	if f.Timeline == s.at.Timeline {
 		switch due := s.at.Sequence + 1; {
 		case f.First > due:

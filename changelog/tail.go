@@ -12,6 +12,9 @@ type Tail struct {
 	First    int64  // first retained offset
 	Next     int64  // offset that the next message gets
 	Timeline uint64 // the newest
+	// Newest is the highest timeline of any start near the end, those that are
+	// void included (see [TimelineStart.Missed]); a new one has to be above it.
+	Newest uint64
 	// Sequence is the last one that is wholly on the topic: everything up to it
 	// is published, a batch of which parts are missing is not counted.
 	Sequence uint64
@@ -131,6 +134,9 @@ type tailScan struct {
 	// unclear is the last sequence of a batch whose first parts lie before the
 	// stretch.
 	unclear uint64
+	// doubt: a start landed elsewhere than expected, and whether it is void is
+	// told by what lies before the stretch.
+	doubt bool
 }
 
 type cut struct {
@@ -139,7 +145,7 @@ type cut struct {
 }
 
 func (s *tailScan) settled() bool {
-	return s.known && s.unclear <= s.tail.Sequence && s.bytes >= tailBytes && (s.tail.Heartbeat != nil || s.tail.Start != nil)
+	return s.known && !s.doubt && s.unclear <= s.tail.Sequence && s.bytes >= tailBytes && (s.tail.Heartbeat != nil || s.tail.Start != nil)
 }
 
 func (s *tailScan) reached(seq uint64) {
@@ -154,12 +160,14 @@ func (s *tailScan) add(cluster string, e Entry) error {
 		return nil
 	}
 	f := &e.Frame
-	switch {
-	case f.Timeline < s.tail.Timeline:
+	s.tail.Newest = max(s.tail.Newest, f.Timeline)
+	if f.Timeline < s.tail.Timeline || s.void(e) {
 		return nil
-	case f.Timeline > s.tail.Timeline:
+	}
+	if f.Timeline > s.tail.Timeline {
 		t := s.tail
-		*s = tailScan{bytes: s.bytes, cuts: make(map[cut]uint32), tail: Tail{First: t.First, Next: t.Next, Damaged: t.Damaged, Timeline: f.Timeline, known: true}}
+		*s = tailScan{bytes: s.bytes, doubt: s.doubt, cuts: make(map[cut]uint32),
+			tail: Tail{First: t.First, Next: t.Next, Damaged: t.Damaged, Newest: t.Newest, Timeline: f.Timeline, known: true}}
 	}
 	var err error
 	name := cluster
@@ -185,6 +193,21 @@ func (s *tailScan) add(cluster string, e Entry) error {
 		return fmt.Errorf("%w: the topic's offset %d is of cluster %q, not %q; check --cluster and --kafka.brokers", ErrWrongCluster, e.Offset, name, cluster)
 	}
 	return nil
+}
+
+// void says that the entry is a timeline start that counts for nobody.
+func (s *tailScan) void(e Entry) bool {
+	if e.Frame.Kind != KindTimelineStart {
+		return false
+	}
+	st, err := e.Frame.Start()
+	if err != nil || st.Offset == 0 || st.Offset == e.Offset {
+		return false
+	}
+	if !s.known {
+		s.doubt = true
+	}
+	return st.Missed(e.Offset, s.tail.Timeline, s.tail.Sequence)
 }
 
 func (s *tailScan) batch(f *Frame) {
