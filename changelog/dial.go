@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,7 @@ const (
 	// signInTimeout bounds each read and write of a sign-in: kafka-go v0.4.51
 	// sets no deadline there (transport.go, authenticateSASL), so that a broker
 	// which hangs would hold its caller for ever.
-	signInTimeout = 5 * time.Second
+	signInTimeout = 3 * time.Second
 )
 
 // dialFunc connects to host:port.
@@ -95,9 +96,12 @@ func (d *dialer) config(address string) (*tls.Config, error) {
 // boundedConn gives a deadline to each read and write that has none.
 type boundedConn struct {
 	net.Conn
-	address                string
-	readBound, writeBound  atomic.Bool
-	answered, looksLikeTLS atomic.Bool
+	address               string
+	readBound, writeBound atomic.Bool
+	answered              atomic.Bool
+	// silent: the other side has used up its time. kafka-go reads on after an
+	// error, to discard the rest of the answer, and must not get the time again.
+	silent atomic.Bool
 }
 
 // SetDeadline implements [net.Conn].
@@ -121,7 +125,11 @@ func (c *boundedConn) SetWriteDeadline(t time.Time) error {
 
 // Read implements [net.Conn].
 func (c *boundedConn) Read(b []byte) (int, error) {
-	if !c.readBound.Load() {
+	ours := !c.readBound.Load()
+	if c.silent.Load() {
+		return 0, os.ErrDeadlineExceeded
+	}
+	if ours {
 		if err := c.Conn.SetReadDeadline(time.Now().Add(signInTimeout)); err != nil {
 			return 0, err
 		}
@@ -132,6 +140,10 @@ func (c *boundedConn) Read(b []byte) (int, error) {
 		if _, encrypted := c.Conn.(*tls.Conn); !encrypted && isAlert(b[:n]) {
 			return 0, fmt.Errorf("%s: %w", c.address, errSpeaksTLS)
 		}
+	}
+	if ours && errors.Is(err, os.ErrDeadlineExceeded) {
+		c.silent.Store(true)
+		err = fmt.Errorf("%s was silent for %s while signing in: %w", c.address, signInTimeout, err)
 	}
 	if err != nil && isTLS(err) {
 		err = fmt.Errorf("%s: %w", c.address, err)

@@ -158,7 +158,7 @@ func (t *table) number(name string) int64 {
 
 func (t *table) settings() {
 	if t.d.SettingsErr != nil {
-		t.add(Warn, "settings", "no right to see them", "DescribeConfigs", t.allow(changelog.RightDescribeConfigs))
+		t.add(Warn, "settings", "no right to see them", "DescribeConfigs", "a replica needs none; to have them checked: "+t.allow(changelog.RightDescribeConfigs))
 		return
 	}
 	have := func(name string) string {
@@ -263,7 +263,11 @@ func (t *table) rights() {
 		if !t.d.Rights.Has(r.right) {
 			have = "no"
 		}
-		t.add(grade(t.d.Rights.Has(r.right), r.lack), "right: "+r.right.String(), have, "yes for "+r.who, t.allow(r.right))
+		fix := t.allow(r.right)
+		if r.lack == Warn {
+			fix = "nothing to do unless this user runs " + r.who + "; then: " + fix
+		}
+		t.add(grade(t.d.Rights.Has(r.right), r.lack), "right: "+r.right.String(), have, "yes for "+r.who, fix)
 	}
 }
 
