@@ -1,0 +1,137 @@
+// Command bench measures the figures that issue 3 names, each side by side with what it is compared to, in one run. It
+// starts geth, drover and a broker of its own as processes, and ends them. docs/benchmarks.md says what is inside each
+// figure and holds measured ones.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	switch {
+	case err == nil:
+	case errors.Is(err, flag.ErrHelp), errors.Is(err, errUsage):
+		if errors.Is(err, errUsage) {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+		}
+		stop()
+		os.Exit(2)
+	default:
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+var errUsage = errors.New("wrong use")
+
+// names are the figures in the order in which they are measured.
+var names = []string{"capture", "catchup", "apply", "lag", "memory"}
+
+type settings struct {
+	geth, drover string
+	chain        string // directory of genesis.json and chain.rlp; empty: generated
+	blocks, txs  int
+	runs         int
+	heads        int // of the lag figure, in each run
+	only         []string
+	json, quick  bool
+	keep         bool
+	scratch      string
+}
+
+func parse(args []string, log io.Writer) (settings, error) {
+	var s settings
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(log)
+	flags.StringVar(&s.geth, "geth", "", "geth binary (default: DROVER_TEST_GETH, or what `make geth` built)")
+	flags.StringVar(&s.drover, "drover", "", "drover binary (default: DROVER_TEST_BIN, or built now)")
+	flags.StringVar(&s.chain, "chain", "", "directory made by tools/chaingen (default: generated with seed 1)")
+	flags.IntVar(&s.blocks, "blocks", 1500, "blocks of the generated chain")
+	flags.IntVar(&s.txs, "txs", 200, "transactions in each block of the generated chain")
+	flags.IntVar(&s.runs, "runs", 5, "runs of each figure")
+	flags.IntVar(&s.heads, "heads", 120, "heads in each run of the lag figure, one a second")
+	only := flags.String("only", "", "figures to measure, comma separated: "+strings.Join(names, ", "))
+	flags.BoolVar(&s.json, "json", false, "results as JSON on standard output, tables on standard error")
+	flags.BoolVar(&s.quick, "quick", false, "a small chain and few runs, to see that everything works; the figures mean little")
+	flags.StringVar(&s.scratch, "scratch", "", "directory for databases (default: the system's temporary directory)")
+	flags.BoolVar(&s.keep, "keep", false, "leave databases and logs where they are")
+	if err := flags.Parse(args); err != nil {
+		if !errors.Is(err, flag.ErrHelp) {
+			err = fmt.Errorf("%w: %w", errUsage, err)
+		}
+		return s, err
+	}
+	if s.quick {
+		quick := map[string]func(){
+			"blocks": func() { s.blocks = 150 }, "runs": func() { s.runs = 2 }, "heads": func() { s.heads = 30 },
+		}
+		flags.Visit(func(f *flag.Flag) { delete(quick, f.Name) })
+		for _, set := range quick {
+			set()
+		}
+	}
+	s.only = names
+	if *only != "" {
+		s.only = strings.Split(*only, ",")
+	}
+	for _, name := range s.only {
+		if !slices.Contains(names, name) {
+			return s, fmt.Errorf("%w: --only %s: there are %s", errUsage, name, strings.Join(names, ", "))
+		}
+	}
+	if flags.NArg() > 0 || s.runs < 1 || s.heads < 1 || s.blocks < 1 {
+		return s, fmt.Errorf("%w: --runs, --heads and --blocks are at least 1, and there are no arguments", errUsage)
+	}
+	return s, nil
+}
+
+func (s settings) wants(name string) bool { return slices.Contains(s.only, name) }
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
+	s, err := parse(args, stderr)
+	if err != nil {
+		return err
+	}
+	b, err := newBench(ctx, s, stderr)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	tables := stdout
+	if s.json {
+		tables = stderr
+	}
+	r := report{Machine: machine(), Settings: b.describe()}
+	fmt.Fprintf(tables, "%s\n%s\n", r.Machine, r.Settings)
+	for _, measure := range []func(context.Context) ([]*figure, error){b.rounds, b.lag, b.memory} {
+		figures, err := measure(ctx)
+		if ctx.Err() != nil {
+			return errors.New("interrupted")
+		}
+		if err != nil {
+			return err
+		}
+		for _, f := range figures {
+			f.finish()
+			f.print(tables)
+		}
+		r.Figures = append(r.Figures, figures...)
+	}
+	if s.json {
+		return r.writeJSON(stdout)
+	}
+	return nil
+}
