@@ -122,7 +122,8 @@ func (s *lagSetup) openReplica(ctx context.Context, datadir string) error {
 	if err != nil {
 		return err
 	}
-	s.replica, err = s.start(s.replicaCommand(s.cluster, datadir,
+	// --stale serve: the blocks of the chain are as old as its genesis.
+	s.replica, err = s.start(s.replicaCommand(s.cluster, datadir, "--stale", "serve",
 		"--http", "--http.port", strconv.Itoa(e.HTTPPort), "--ws", "--ws.port", strconv.Itoa(e.WSPort)))
 	if err != nil {
 		return err
