@@ -2,7 +2,6 @@ package changelog
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 
@@ -96,20 +95,29 @@ func (s *signer) iam(ctx context.Context) (sasl.Mechanism, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.aws == nil {
-		var options []func(*awsconfig.LoadOptions) error
-		if s.opts.Region != "" {
-			options = append(options, awsconfig.WithRegion(s.opts.Region))
-		}
-		config, err := awsconfig.LoadDefaultConfig(ctx, options...)
+		config, err := loadAWS(ctx, s.opts)
 		if err != nil {
-			return nil, &authError{mechanism: s.opts.Mechanism, err: fmt.Errorf("AWS configuration: %w", err)}
-		}
-		if config.Region == "" {
-			return nil, configurationError("mechanism %s needs the cluster's region: add --kafka.aws.region", s.opts.Mechanism)
+			return nil, err
 		}
 		s.aws = &config
 	}
 	return aws_msk_iam_v2.NewMechanism(*s.aws), nil
+}
+
+// loadAWS reads environment and files; it asks nobody.
+func loadAWS(ctx context.Context, o SASL) (aws.Config, error) {
+	var options []func(*awsconfig.LoadOptions) error
+	if o.Region != "" {
+		options = append(options, awsconfig.WithRegion(o.Region))
+	}
+	config, err := awsconfig.LoadDefaultConfig(ctx, options...)
+	if err != nil {
+		return config, configurationError("AWS configuration: %w", err)
+	}
+	if config.Region == "" {
+		return config, configurationError("mechanism %s needs the cluster's region: add --kafka.aws.region", o.Mechanism)
+	}
+	return config, nil
 }
 
 // exchange marks the errors of a running sign-in: those of SCRAM are plain texts.

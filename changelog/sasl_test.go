@@ -87,6 +87,9 @@ func TestIAMTakesTheRegionFromTheEnvironment(t *testing.T) {
 	if _, err := startIAM(SASL{}); !errors.Is(err, ErrConfiguration) || !strings.Contains(err.Error(), "--kafka.aws.region") {
 		t.Errorf("no region: %v", err)
 	}
+	if err := (Security{TLS: TLS{Enable: true}, SASL: SASL{Mechanism: SASLAWSMSKIAM}}).Check(); !errors.Is(err, ErrConfiguration) {
+		t.Errorf("no region: %v", err)
+	}
 	t.Setenv("AWS_REGION", "us-east-2")
 	if payload, err := startIAM(SASL{}); err != nil || !strings.Contains(string(payload), "/us-east-2/kafka-cluster/") {
 		t.Errorf("%s, %v", payload, err)

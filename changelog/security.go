@@ -104,7 +104,8 @@ func (s SASL) check(encrypted bool) error {
 		if !encrypted {
 			return configurationError("mechanism %s needs TLS: add --kafka.tls", s.Mechanism)
 		}
-		return nil
+		_, err := loadAWS(context.Background(), s)
+		return err
 	case SASLPlain, SASLScramSHA256, SASLScramSHA512:
 	default:
 		return configurationError("--kafka.sasl.mechanism %q is not known: use %s", string(s.Mechanism), mechanisms)

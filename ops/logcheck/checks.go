@@ -60,6 +60,9 @@ func (t *table) brokers(ctx context.Context) {
 			}
 			if err != nil {
 				row.Result, row.Have = Fail, b.Addr+" does not answer"
+				if errors.Is(err, context.DeadlineExceeded) {
+					err = fmt.Errorf("no answer within %s", t.c.o.Timeout)
+				}
 				row.Fix = fmt.Sprintf("%v; clients must reach each broker by its advertised.listeners", err)
 			}
 			rows[i] = row
