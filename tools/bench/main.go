@@ -1,7 +1,6 @@
-// Command bench measures what Drover costs, against things measured beside it in
-// the same run: capture against a bare `geth import`, applying against a bare
-// goleveldb, catching up against executing; and the lag of a replica and the
-// memory of both roles. DESIGN.md says how.
+// Command bench measures the figures that issue 3 names, each side by side with what it is compared to, in one run. It
+// starts geth, drover and a broker of its own as processes, and ends them. docs/benchmarks.md says what is inside each
+// figure and holds measured ones.
 package main
 
 import (
@@ -9,131 +8,130 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
-	"runtime"
+	"slices"
 	"strings"
 	"syscall"
-	"time"
-
-	"github.com/drover-io/drover/e2e/harness"
 )
 
 func main() {
-	if len(os.Args) == 4 && os.Args[1] == bareCommand {
-		if err := applyBare(os.Args[2], os.Args[3]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	switch {
+	case err == nil:
+	case errors.Is(err, flag.ErrHelp), errors.Is(err, errUsage):
+		if errors.Is(err, errUsage) {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+		}
+		stop()
+		os.Exit(2)
+	default:
 		fmt.Fprintln(os.Stderr, "bench:", err)
+		stop()
 		os.Exit(1)
 	}
 }
 
-// figures are what can be measured, in the order in which it is.
-var figures = []struct {
-	name    string
-	measure func(*bench, context.Context) error
-}{
-	{"import", (*bench).measureImport},
+var errUsage = errors.New("wrong use")
+
+// names are the figures in the order in which they are measured.
+var names = []string{"capture", "catchup", "apply", "lag", "memory"}
+
+type settings struct {
+	geth, drover string
+	chain        string // directory of genesis.json and chain.rlp; empty: generated
+	blocks, txs  int
+	runs         int
+	heads        int // of the lag figure, in each run
+	only         []string
+	json, quick  bool
+	keep         bool
+	scratch      string
 }
 
-func run(ctx context.Context, args []string) error {
-	b := &bench{}
+func parse(args []string, log io.Writer) (settings, error) {
+	var s settings
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.StringVar(&b.geth, "geth", "", "geth binary (default: as the tests find it)")
-	flags.StringVar(&b.drover, "drover", "", "drover binary, built without the race detector (default: built now)")
-	flags.StringVar(&b.dir, "dir", "", "directory for chains and datadirs; chains are kept there (default: a temporary one)")
-	flags.IntVar(&b.runs, "runs", 5, "runs of each measurement")
-	flags.IntVar(&b.blocks, "blocks", 1500, "blocks of the chain")
-	flags.IntVar(&b.txs, "txs", 200, "transactions in each block")
-	flags.DurationVar(&b.lagFor, "lag-for", time.Minute, "time of one run of the lag measurement")
-	flags.IntVar(&b.rate, "rate", 200, "transactions a second while lag is measured")
-	only := flags.String("only", "", "comma-separated figures to measure: import, lag, memory (default: all)")
+	flags.SetOutput(log)
+	flags.StringVar(&s.geth, "geth", "", "geth binary (default: DROVER_TEST_GETH, or what `make geth` built)")
+	flags.StringVar(&s.drover, "drover", "", "drover binary (default: DROVER_TEST_BIN, or built now)")
+	flags.StringVar(&s.chain, "chain", "", "directory made by tools/chaingen (default: generated with seed 1)")
+	flags.IntVar(&s.blocks, "blocks", 1500, "blocks of the generated chain")
+	flags.IntVar(&s.txs, "txs", 200, "transactions in each block of the generated chain")
+	flags.IntVar(&s.runs, "runs", 5, "runs of each figure")
+	flags.IntVar(&s.heads, "heads", 120, "heads in each run of the lag figure, one a second")
+	only := flags.String("only", "", "figures to measure, comma separated: "+strings.Join(names, ", "))
+	flags.BoolVar(&s.json, "json", false, "results as JSON on standard output, tables on standard error")
+	flags.BoolVar(&s.quick, "quick", false, "a small chain and few runs, to see that everything works; the figures mean little")
+	flags.StringVar(&s.scratch, "scratch", "", "directory for databases (default: the system's temporary directory)")
+	flags.BoolVar(&s.keep, "keep", false, "leave databases and logs where they are")
 	if err := flags.Parse(args); err != nil {
+		if !errors.Is(err, flag.ErrHelp) {
+			err = fmt.Errorf("%w: %w", errUsage, err)
+		}
+		return s, err
+	}
+	if s.quick {
+		quick := map[string]func(){
+			"blocks": func() { s.blocks = 150 }, "runs": func() { s.runs = 2 }, "heads": func() { s.heads = 30 },
+		}
+		flags.Visit(func(f *flag.Flag) { delete(quick, f.Name) })
+		for _, set := range quick {
+			set()
+		}
+	}
+	s.only = names
+	if *only != "" {
+		s.only = strings.Split(*only, ",")
+	}
+	for _, name := range s.only {
+		if !slices.Contains(names, name) {
+			return s, fmt.Errorf("%w: --only %s: there are %s", errUsage, name, strings.Join(names, ", "))
+		}
+	}
+	if flags.NArg() > 0 || s.runs < 1 || s.heads < 1 || s.blocks < 1 {
+		return s, fmt.Errorf("%w: --runs, --heads and --blocks are at least 1, and there are no arguments", errUsage)
+	}
+	return s, nil
+}
+
+func (s settings) wants(name string) bool { return slices.Contains(s.only, name) }
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
+	s, err := parse(args, stderr)
+	if err != nil {
 		return err
 	}
-	if err := b.locate(); err != nil {
+	b, err := newBench(ctx, s, stderr)
+	if err != nil {
 		return err
 	}
-	defer harness.Cleanup()
-	if b.dir == "" {
-		dir, err := os.MkdirTemp("", "drover-bench-")
+	defer func() { err = errors.Join(err, b.close()) }()
+	tables := stdout
+	if s.json {
+		tables = stderr
+	}
+	r := report{Machine: machine(), Settings: b.describe()}
+	fmt.Fprintf(tables, "%s\n%s\n", r.Machine, r.Settings)
+	for _, measure := range []func(context.Context) ([]*figure, error){b.rounds, b.lag, b.memory} {
+		figures, err := measure(ctx)
+		if ctx.Err() != nil {
+			return errors.New("interrupted")
+		}
 		if err != nil {
 			return err
 		}
-		defer os.RemoveAll(dir)
-		b.dir = dir
-	}
-	if err := b.prepare(); err != nil {
-		return err
-	}
-	var failed []error
-	for _, figure := range figures {
-		if *only != "" && !strings.Contains(","+*only+",", ","+figure.name+",") {
-			continue
+		for _, f := range figures {
+			f.finish()
+			f.print(tables)
 		}
-		if err := figure.measure(b, ctx); err != nil {
-			failed = append(failed, fmt.Errorf("%s: %w", figure.name, err))
-		}
+		r.Figures = append(r.Figures, figures...)
 	}
-	b.report()
-	return errors.Join(failed...)
-}
-
-func (b *bench) locate() (err error) {
-	if b.geth == "" {
-		if b.geth, err = harness.GethPath(); err != nil {
-			return err
-		}
+	if s.json {
+		return r.writeJSON(stdout)
 	}
-	if b.drover == "" {
-		b.drover, err = harness.DroverPath()
-	}
-	return err
-}
-
-// result is a line of the report.
-type result struct {
-	name   string
-	value  string
-	target string // empty: for information
-	met    bool
-}
-
-func (b *bench) add(name, value, target string, met bool) {
-	b.results = append(b.results, result{name, value, target, met})
-	progressf("%s: %s", name, value)
-}
-
-func (b *bench) report() {
-	fmt.Printf("\n%d blocks with %d transactions each; %d cores, load %s; geth %s; %s\n\n",
-		b.blocks, b.txs, runtime.NumCPU(), load(), harness.GethVersion, runtime.Version())
-	for _, r := range b.results {
-		verdict := ""
-		if r.target != "" {
-			verdict = "target " + r.target + ": missed"
-			if r.met {
-				verdict = "target " + r.target + ": met"
-			}
-		}
-		fmt.Printf("%-46s %-58s %s\n", r.name, r.value, verdict)
-	}
-}
-
-func load() string {
-	content, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	return strings.Join(strings.Fields(string(content))[:3], " ")
-}
-
-func progressf(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, time.Now().Format("15:04:05 ")+format+"\n", args...)
+	return nil
 }
