@@ -18,6 +18,9 @@ const MarkerName = "drover.json"
 const (
 	RoleSource = "source" // a master captures it
 	RoleCopy   = "copy"   // made by Copy
+	// RoleRecovering is a source that lost writes which are on the topic already, while its master brings it to the
+	// topic's end to open a new timeline on it. For everybody else it is a copy.
+	RoleRecovering = "recovering"
 )
 
 // markerFormat 1: the fields of Marker.
@@ -33,7 +36,7 @@ type Marker struct {
 	Cluster  string `json:"cluster"`
 	Timeline uint64 `json:"timeline"`
 	Role     string `json:"role"`
-	// Sequence is set for RoleCopy: the copy's last sequence. It is worth more than Inspect of the directory, which moves
+	// Sequence is set for RoleCopy and RoleRecovering: the last sequence that is of the timeline. It is worth more than Inspect of the directory, which moves
 	// on by one as soon as somebody opens the database (State.Reopened).
 	Sequence uint64 `json:"sequence,omitempty"`
 	// Inode is the directory's inode number at the time of marking; WriteMarker fills it in. A directory that was copied
@@ -43,9 +46,12 @@ type Marker struct {
 
 // IsSource tells whether the directory is the one that a master marked as its source, and not a copy made together with
 // the marker. A volume restored from a block-level snapshot keeps its inode numbers and still counts as the source.
-func (m Marker) IsSource(dir string) bool {
+func (m Marker) IsSource(dir string) bool { return m.Role == RoleSource && m.MadeIn(dir) }
+
+// MadeIn tells whether the marker was written in this very directory, as IsSource does for any role.
+func (m Marker) MadeIn(dir string) bool {
 	inode, err := inodeOf(dir)
-	return m.Role == RoleSource && (err != nil || m.Inode == 0 || m.Inode == inode)
+	return err != nil || m.Inode == 0 || m.Inode == inode
 }
 
 func inodeOf(dir string) (uint64, error) {
@@ -78,7 +84,7 @@ func ReadMarker(dir string) (Marker, error) {
 	if err := dec.Decode(&m); err != nil {
 		return Marker{}, fmt.Errorf("%s: %w", path, err)
 	}
-	if m.Cluster == "" || m.Timeline == 0 || m.Role != RoleSource && m.Role != RoleCopy {
+	if m.Cluster == "" || m.Timeline == 0 || m.Role != RoleSource && m.Role != RoleCopy && m.Role != RoleRecovering {
 		return Marker{}, fmt.Errorf("%s: cluster, timeline or role is missing or wrong", path)
 	}
 	return m, nil

@@ -12,19 +12,20 @@ import (
 )
 
 // catchUp applies the change log to the bare database until it is near the topic's end; with UntilSynced, until
-// everything below the offset end is applied. Groups are put together ahead, on the goroutine of gather.
-func (r *Replica) catchUp(ctx context.Context, db *opened, f *feed, end int64) error {
+// everything below the offset end is applied. start is where the feed begins. Groups are put together ahead, on the goroutine of gather.
+func (r *Replica) catchUp(ctx context.Context, db *opened, f *feed, start, end int64) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	g := newGatherer(db.heads, func(e *changelog.Event) bool {
+	g := newGatherer(db.heads, func(it *item) bool {
 		if r.opts.UntilSynced {
-			return e.Position.Offset+1 >= end
+			// Not the position: a master that died in the middle of a batch left parts behind the last whole one.
+			return it.offset+1 >= end
 		}
-		return e.HighWater-(e.Position.Offset+1) <= r.opts.LiveFrames/2
+		return it.event.HighWater-(it.event.Position.Offset+1) <= r.opts.LiveFrames/2
 	})
 	go g.run(ctx, f)
 	defer func() { cancel(); <-g.done }()
-	if r.opts.UntilSynced && db.at.Offset+1 >= end {
+	if r.opts.UntilSynced && max(start, db.at.Offset+1) >= end {
 		return nil
 	}
 	began, from, reported := time.Now(), db.at.Sequence, time.Now()
@@ -137,10 +138,10 @@ type gatherer struct {
 	empty chan *load
 	done  chan struct{}
 	heads heads
-	stop  func(*changelog.Event) bool
+	stop  func(*item) bool
 }
 
-func newGatherer(h heads, stop func(*changelog.Event) bool) *gatherer {
+func newGatherer(h heads, stop func(*item) bool) *gatherer {
 	g := &gatherer{full: make(chan *load), empty: make(chan *load, 2), done: make(chan struct{}), heads: h, stop: stop}
 	g.empty <- new(load)
 	g.empty <- new(load)
@@ -208,7 +209,7 @@ func (g *gatherer) fill(ctx context.Context, f *feed, l *load) bool {
 			l.events = append(l.events, last)
 		}
 		l.group.add(&it.change, last.Position)
-		if g.stop(&last) {
+		if g.stop(&it) {
 			l.last = true
 			break
 		}

@@ -14,6 +14,7 @@ import (
 // item is one event of the change log, decoded and looked through, so that the writer has little left to do.
 type item struct {
 	event  changelog.Event
+	offset int64  // of the entry; the event's position stays before it while parts of a batch are collected
 	change change // for batches
 	err    error  // the feed's end
 }
@@ -95,7 +96,7 @@ func (f *feed) next(ctx context.Context, sequencer *changelog.Sequencer) item {
 			return item{err: err}
 		}
 		f.opts.metrics.read(&entry)
-		it := item{event: event}
+		it := item{event: event, offset: entry.Offset}
 		switch event.Kind {
 		case changelog.EventNone:
 			if entry.Offset+1 < entry.HighWater {

@@ -154,14 +154,11 @@ func (r *Replica) session(ctx context.Context) (err error) {
 
 	if r.opts.UntilSynced || next-start > r.opts.LiveFrames {
 		r.setPhase(phaseBulk)
-		if err := r.catchUp(ctx, db, feed, next); err != nil {
+		if err := r.catchUp(ctx, db, feed, start, next); err != nil {
 			return err
 		}
 	}
-	if r.opts.UntilSynced {
-		return nil
-	}
-	if err := r.settle(ctx, db.db); err != nil {
+	if err := r.settle(ctx, db.db); err != nil || r.opts.UntilSynced {
 		return err
 	}
 	if err := closeDB(); err != nil {

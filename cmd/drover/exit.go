@@ -38,7 +38,8 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.Is(err, errUsage), errors.Is(err, changelog.ErrWrongCluster), errors.Is(err, master.ErrUsage), errors.Is(err, replica.ErrUsage):
+	case errors.Is(err, errUsage), errors.Is(err, changelog.ErrWrongCluster), errors.Is(err, master.ErrUsage), errors.Is(err, replica.ErrUsage),
+		errors.Is(err, master.ErrNotOurs):
 		return exitUsage
 	case errors.Is(err, changelog.ErrNotRetained):
 		return exitNotRetained
@@ -48,7 +49,7 @@ func exitCode(err error) int {
 		return exitHole
 	case errors.Is(err, changelog.ErrCorrupt), errors.Is(err, changelog.ErrBadFrame), errors.Is(err, changelog.ErrFutureVersion),
 		errors.Is(err, changelog.ErrTimelineMismatch), errors.Is(err, replica.ErrDiverged),
-		errors.Is(err, chaindata.ErrCorruptJournal):
+		errors.Is(err, chaindata.ErrCorruptJournal), errors.Is(err, chaindata.ErrBehind), errors.Is(err, changelog.ErrTruncated):
 		return exitDivergence
 	case errors.Is(err, chaindata.ErrUnsupportedSource):
 		return exitSource
