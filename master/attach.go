@@ -35,7 +35,14 @@ func (m *Master) runAttached(ctx context.Context) error {
 	defer f.Close()
 	m.setFollower(f)
 	defer m.setFollower(nil)
-	s, err := m.openTimeline(ctx, log, found)
+	if m.opts.DryRun {
+		return nil
+	}
+	open := m.openTimeline
+	if found.plan.action == rebase {
+		open = m.reBase
+	}
+	s, err := open(ctx, log, found)
 	if err != nil {
 		return stopped(ctx, err)
 	}

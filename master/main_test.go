@@ -46,10 +46,21 @@ type masterConfig struct {
 	SpoolLimit        int64
 	HeartbeatInterval time.Duration
 	DrainTimeout      time.Duration
+	Takeover, Rebase  bool
+	Window            time.Duration
+	KillAt            string // step of a takeover at which the process kills itself
 }
 
 func (c masterConfig) options() Options {
+	at := func(step string) {
+		if step == c.KillAt {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}
 	return Options{
+		Takeover: c.Takeover, Rebase: c.Rebase, TakeoverWindow: c.Window, at: at,
+		Replay:  func(ctx context.Context) (changelog.Position, error) { return replayInto(ctx, c.Broker, c.Datadir) },
 		Cluster: testCluster, Kafka: changelog.Options{Brokers: []string{c.Broker}}, Datadir: c.Datadir,
 		Geth: c.Geth, Attach: c.Attach, SpoolLimit: c.SpoolLimit,
 		HeartbeatInterval: c.HeartbeatInterval, DrainTimeout: c.DrainTimeout,
@@ -77,6 +88,10 @@ func runMaster(config string) int {
 		return 0
 	case isExit:
 		return exit.Code
+	case errors.Is(err, ErrNotOurs):
+		return 2
+	case errors.Is(err, changelog.ErrNotRetained):
+		return 3
 	case errors.Is(err, changelog.ErrFenced):
 		return 4
 	case errors.Is(err, chaindata.ErrHole):

@@ -142,6 +142,8 @@ func (m *Master) reasons(extra Extra) []string {
 }
 
 const (
+	phaseListening = "listening for the old master"
+	phaseReplaying = "replaying the change log before the takeover"
 	phaseDraining  = "publishing what the journals still hold"
 	phaseCapturing = "capturing"
 	phaseStopping  = "stopping"

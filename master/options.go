@@ -1,6 +1,7 @@
 package master
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -49,6 +50,24 @@ type Options struct {
 	// DrainTimeout is how long publishing the rest may take after geth's end; default 30 s.
 	DrainTimeout time.Duration
 
+	// Takeover makes a copy (a replica's database, a snapshot) the source of a new timeline at the topic's end. A database
+	// that is the source already goes on as if it were not set. Not with Attach.
+	Takeover bool
+	// Rebase opens a new timeline at the database's own sequence, which no older database can join: the way on after a hole.
+	Rebase bool
+	// DryRun writes to Stdout what Run would do, and ends there.
+	DryRun bool
+	// TakeoverWindow is how long the topic is watched for the old master first; default three of its heartbeat
+	// intervals, below 0 none. A master that said goodbye is not waited for.
+	TakeoverWindow time.Duration
+	// Replay applies the change log to its end to the database, which nothing has open then, and returns the position.
+	// Takeover needs it, and a source that lost writes.
+	Replay func(ctx context.Context) (changelog.Position, error)
+	// StartTimeout is how long the brokers may fail to answer before geth is started; default 1 min.
+	StartTimeout time.Duration
+
+	at func(step string) // for tests: called at the steps of a takeover
+
 	// Logger gets the Master's own messages; the default discards them.
 	Logger *slog.Logger
 	// Registerer gets the metrics; the default is none.
@@ -65,6 +84,14 @@ func (o *Options) complete() error {
 	}
 	if !o.Attach && len(o.Geth) == 0 {
 		return fmt.Errorf("%w: say how to start geth (`drover master … -- geth --datadir %s …`), or use --attach", ErrUsage, o.Datadir)
+	}
+	switch {
+	case o.Takeover && o.Rebase:
+		return fmt.Errorf("%w: --takeover goes on from the topic's end, --rebase gives it up: choose one", ErrUsage)
+	case o.Takeover && o.Attach:
+		return fmt.Errorf("%w: --takeover writes to the database before geth runs: leave out --attach and give geth's command line", ErrUsage)
+	case o.Takeover && o.Replay == nil:
+		return fmt.Errorf("%w: --takeover without a way to replay the change log", ErrUsage)
 	}
 	if o.Chaindata == "" {
 		o.Chaindata = filepath.Join(o.Datadir, "geth", "chaindata")
@@ -89,7 +116,7 @@ func (o *Options) complete() error {
 		standard time.Duration
 	}{
 		{&o.HeartbeatInterval, 2 * time.Second}, {&o.LockTimeout, 10 * time.Second},
-		{&o.StopTimeout, time.Minute}, {&o.DrainTimeout, 30 * time.Second},
+		{&o.StopTimeout, time.Minute}, {&o.DrainTimeout, 30 * time.Second}, {&o.StartTimeout, time.Minute},
 	} {
 		if *d.value <= 0 {
 			*d.value = d.standard

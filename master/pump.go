@@ -25,8 +25,9 @@ type pump struct {
 	beats chan changelog.Heartbeat // mailbox of one: a newer heartbeat replaces one that waits
 
 	mu      sync.Mutex
-	last    uint64 // last sequence acknowledged
-	offset  int64  // of the last frame acknowledged, -1 unknown
+	bye     *changelog.Heartbeat // goes out behind everything else
+	last    uint64               // last sequence acknowledged
+	offset  int64                // of the last frame acknowledged, -1 unknown
 	head    *changelog.BlockRef
 	frames  int64     // acknowledged since the start, heartbeats included
 	bytes   int64     // of journal records acknowledged since the start
@@ -63,7 +64,7 @@ func (p *pump) run(ctx context.Context) error {
 		beat, hasBeat := p.takeBeat()
 		if len(items) == 0 && !hasBeat {
 			if ended {
-				return nil
+				return p.sendFarewell(ctx)
 			}
 			select {
 			case <-ctx.Done():
@@ -79,6 +80,24 @@ func (p *pump) run(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// farewell sets the last heartbeat; call it before the queue is closed.
+func (p *pump) farewell(h changelog.Heartbeat) {
+	h.Stopping, h.CaptureLagBatches, h.CaptureLagBytes = true, 0, 0
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.bye = &h
+}
+
+func (p *pump) sendFarewell(ctx context.Context) error {
+	p.mu.Lock()
+	bye := p.bye
+	p.mu.Unlock()
+	if bye == nil {
+		return nil
+	}
+	return p.send(ctx, nil, *bye, true)
 }
 
 func (p *pump) takeBeat() (changelog.Heartbeat, bool) {

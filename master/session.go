@@ -23,6 +23,8 @@ type session struct {
 	pumpErr   error // valid once pumpDone is closed
 	beatsDone chan struct{}
 	stopBeats context.CancelFunc
+
+	promotion *promotion // of a takeover
 }
 
 // errSessionOver is the cause that a session's goroutines see when it is closed.
@@ -89,7 +91,7 @@ func (s *session) finish(c *capture) error {
 	}
 	s.stopBeats()
 	<-s.beatsDone
-	s.pump.beat(s.m.heartbeat(s.pump))
+	s.pump.farewell(s.m.heartbeat(s.pump))
 	s.pump.queue.close()
 	select {
 	case <-s.pumpDone:

@@ -42,7 +42,10 @@ func (m *Master) runSupervised(ctx context.Context) error {
 	if err != nil {
 		return stopped(ctx, err)
 	}
-	s, err := m.openTimeline(ctx, log, found)
+	if m.opts.DryRun {
+		return nil
+	}
+	s, err := m.open(ctx, log, found, &unlock)
 	if err != nil {
 		return stopped(ctx, err)
 	}
@@ -72,6 +75,10 @@ func (m *Master) runSupervised(ctx context.Context) error {
 	defer process.stop(m.opts.StopTimeout)
 	m.log.Info("geth started", "pid", process.pid)
 	m.setPhase(phaseCapturing)
+	if s.promotion != nil {
+		s.promotion.started = time.Now()
+		go m.watchPromotion(s.work, s, s.promotion)
+	}
 
 	c := m.newCapture(f, s.pump, new(chaindata.ArchiveCheck), s.fail)
 	c.start(s.work)
@@ -181,13 +188,27 @@ func (m *Master) lockDatabase(ctx context.Context) (release func(), err error) {
 
 // survey is what a Master knows before it writes anything.
 type survey struct {
-	plan plan
-	tail changelog.Tail
+	plan   plan
+	tail   changelog.Tail
+	source source
+}
+
+// whileStarting bounds what is asked of the brokers before geth runs: later they may stay away for as long as the
+// journals can be kept, but a start that waits looks like one that works.
+func (m *Master) whileStarting(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, m.opts.StartTimeout, m.noAnswer())
+}
+
+func (m *Master) noAnswer() error {
+	return fmt.Errorf("%w: no useful answer within %v, geth was not started: look at the brokers' own logs",
+		changelog.ErrBrokersUnreachable, m.opts.StartTimeout)
 }
 
 // survey makes sure of the topic, looks at its end and at the database, and decides where to go on. live says that a
 // geth that is not ours may have the database open.
 func (m *Master) survey(ctx context.Context, log *changelog.Log, live bool) (survey, error) {
+	ctx, cancel := m.whileStarting(ctx)
+	defer cancel()
 	_, findings, err := log.Ensure(ctx, m.opts.Topic)
 	if err != nil {
 		return survey{}, err
@@ -209,8 +230,46 @@ func (m *Master) survey(ctx context.Context, log *changelog.Log, live bool) (sur
 	if err != nil {
 		return survey{}, err
 	}
-	at, err := decide(m.opts.Cluster, tail, src)
-	return survey{plan: at, tail: tail}, err
+	asked := askNothing
+	switch {
+	case m.opts.Takeover:
+		asked = askTakeover
+	case m.opts.Rebase:
+		asked = askRebase
+	}
+	at, err := decide(m.opts.Cluster, tail, src, asked)
+	if err != nil {
+		return survey{}, err
+	}
+	found := survey{plan: at, tail: tail, source: src}
+	if needsReplay := at.action == takeover || at.action == recovery; needsReplay && m.opts.Replay == nil {
+		return found, fmt.Errorf("%w: it ends at sequence %d, the change log at %d, and this master was given no way to replay", chaindata.ErrBehind,
+			src.sequence, tail.Sequence)
+	}
+	if m.opts.DryRun || asked != askNothing || at.action == recovery {
+		fmt.Fprint(m.opts.Stdout, m.announce(found))
+	}
+	return found, nil
+}
+
+// open starts the session that the survey asks for.
+func (m *Master) open(ctx context.Context, log *changelog.Log, found survey, unlock *func()) (*session, error) {
+	switch found.plan.action {
+	case takeover, recovery:
+		return m.takeOver(ctx, log, found, unlock)
+	case rebase:
+		if err := m.listen(ctx, log, found); err != nil {
+			return nil, err
+		}
+		if err := clearSpool(m.opts.SpoolDir); err != nil {
+			return nil, err
+		}
+		if err := syncDatabase(m.opts.Chaindata); err != nil {
+			return nil, err
+		}
+		return m.reBase(ctx, log, found)
+	}
+	return m.openTimeline(ctx, log, found)
 }
 
 // openTimeline marks the database as the source and starts the session; on an empty topic its first frame opens the
@@ -218,9 +277,8 @@ func (m *Master) survey(ctx context.Context, log *changelog.Log, live bool) (sur
 func (m *Master) openTimeline(ctx context.Context, log *changelog.Log, found survey) (*session, error) {
 	at := found.plan
 	m.setGenesis(at.genesis)
-	marker := chaindata.Marker{Cluster: m.opts.Cluster, Timeline: at.timeline, Role: chaindata.RoleSource}
 	// The marker first: a timeline on the topic whose source nobody knows could not be gone on with.
-	if err := chaindata.WriteMarker(m.opts.Chaindata, marker); err != nil {
+	if err := m.mark(at.timeline); err != nil {
 		return nil, err
 	}
 	options := m.opts.Publisher
@@ -240,7 +298,7 @@ func (m *Master) inspect(live bool) (source, error) {
 	marker, err := chaindata.ReadMarker(m.opts.Chaindata)
 	switch {
 	case err == nil:
-		src.marker = &marker
+		src.marker, src.copied = &marker, !marker.MadeIn(m.opts.Chaindata)
 	case !errors.Is(err, chaindata.ErrNoMarker):
 		return src, err
 	}
@@ -258,15 +316,28 @@ func (m *Master) inspect(live bool) (source, error) {
 func (m *Master) drainAtRest(ctx context.Context, s *session) error {
 	done := make(chan error, 1)
 	go func() { done <- m.drain(s.work, s) }()
-	select {
-	case err := <-done:
-		if err != nil {
-			return err
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for drained := false; !drained; {
+		var cause error
+		select {
+		case err := <-done:
+			if err != nil {
+				return err
+			}
+			drained = true
+		case <-ctx.Done():
+			cause = context.Cause(ctx)
+		case <-ticker.C:
+			if s.pump.waiting() > m.opts.StartTimeout {
+				cause = m.noAnswer()
+			}
 		}
-	case <-ctx.Done():
-		s.cancel(context.Cause(ctx))
-		<-done
-		return context.Cause(ctx)
+		if cause != nil {
+			s.cancel(cause)
+			<-done
+			return cause
+		}
 	}
 	state, err := chaindata.Inspect(m.opts.Chaindata)
 	if errors.Is(err, chaindata.ErrNoDatabase) {

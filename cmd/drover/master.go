@@ -1,7 +1,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
+	"math"
+	"path/filepath"
 	"runtime/debug"
 	"time"
 
@@ -9,6 +13,7 @@ import (
 
 	"github.com/drover-io/drover/changelog"
 	"github.com/drover-io/drover/master"
+	"github.com/drover-io/drover/replica"
 )
 
 func masterCommand() *cli.Command {
@@ -18,7 +23,7 @@ func masterCommand() *cli.Command {
 		Usage:     "run a stock geth and publish every write of its database",
 		ArgsUsage: "-- geth ARGS…",
 		Description: "Publishes what geth's journals still hold, starts geth, and follows it until it ends; geth ends with Drover.\n" +
-			"With --attach somebody else runs geth. geth needs --db.engine leveldb --state.scheme hash --gcmode archive.",
+			"With --attach somebody else runs geth. A replica's datadir becomes the source with --takeover (docs/promotion.md). geth needs --db.engine leveldb --state.scheme hash --gcmode archive.",
 		Flags: append(flags,
 			adminFlag(),
 			stringFlag("datadir", "", "geth's --datadir"),
@@ -29,6 +34,11 @@ func masterCommand() *cli.Command {
 			stringFlag("spool.dir", "", "where unpublished journals are kept by hard links, on the file system of the database (default: beside it)"),
 			int64Flag("spool.limit", 64<<30, "bytes of unpublished journals at which geth is stopped; 0: no limit"),
 			durationFlag("stop.timeout", time.Minute, "how long geth may take to end before it is killed"),
+			boolFlag("takeover", "make this copy (a replica's datadir, a snapshot) the source of a new timeline, from the topic's end"),
+			boolFlag("rebase", "open a new timeline at this database's own sequence; no older database can join it"),
+			boolFlag("dry-run", "print what would be done and what it costs, and end"),
+			durationFlag("takeover.window", 0, "how long to listen for the old master first; below 0: not at all (default: three of its heartbeats)"),
+			durationFlag("start.timeout", time.Minute, "how long the brokers may fail to answer before geth is started"),
 			stringFlag("kafka.compression", "", "none, snappy, lz4 or zstd (default: "+string(changelog.DefaultCompression)+")"),
 			durationFlag("kafka.retention", 7*24*time.Hour, "retention of a topic that is created"),
 		),
@@ -55,6 +65,10 @@ func runMaster(c *cli.Context) error {
 	}
 	kafka.ClientID = "drover-master"
 	registry := newRegistry()
+	admin := c.String("admin.addr")
+	if c.Bool("dry-run") {
+		admin = ""
+	}
 	m, err := master.New(master.Options{
 		Cluster:   c.String("cluster"),
 		Kafka:     kafka,
@@ -65,11 +79,43 @@ func runMaster(c *cli.Context) error {
 		Geth: c.Args().Slice(), IPC: c.String("ipcpath"),
 		HeartbeatInterval: c.Duration("heartbeat.interval"),
 		SpoolDir:          c.String("spool.dir"), SpoolLimit: c.Int64("spool.limit"),
-		StopTimeout: c.Duration("stop.timeout"),
-		Logger:      logger, Registerer: registry,
+		StopTimeout: c.Duration("stop.timeout"), StartTimeout: c.Duration("start.timeout"),
+		Takeover: c.Bool("takeover"), Rebase: c.Bool("rebase"), DryRun: c.Bool("dry-run"), TakeoverWindow: c.Duration("takeover.window"),
+		Replay: replayer(kafka, c.String("datadir"), c.String("chaindata"), logger),
+		Logger: logger, Registerer: registry,
 	})
 	if err != nil {
 		return err
 	}
-	return serve(c.Context, c.String("admin.addr"), m, registry, logger)
+	return serve(c.Context, admin, m, registry, logger)
+}
+
+// replayer brings a database to the change log's end with the replica's code, for a master that takes over.
+func replayer(kafka changelog.Options, datadir, chaindataDir string, logger *slog.Logger) func(context.Context) (changelog.Position, error) {
+	return func(ctx context.Context) (at changelog.Position, err error) {
+		standard := filepath.Join(datadir, "geth", "chaindata")
+		if chaindataDir != "" && filepath.Clean(chaindataDir) != standard {
+			return at, usageError(fmt.Errorf("--chaindata %s: a replay needs the database at %s", chaindataDir, standard))
+		}
+		// Catching up takes more memory than capturing; the limit would make it crawl.
+		limit := debug.SetMemoryLimit(math.MaxInt64)
+		defer debug.SetMemoryLimit(limit)
+		kafka.Logger = logger
+		log, err := changelog.Open(ctx, kafka)
+		if err != nil {
+			return at, err
+		}
+		defer log.Close()
+		r, err := replica.New(replica.Options{
+			Cluster: kafka.Cluster, Log: replica.FromLog(log), Datadir: datadir, UntilSynced: true, Logger: logger,
+		})
+		if err != nil {
+			return at, err
+		}
+		if err := r.Run(ctx); err != nil {
+			return at, err
+		}
+		s := r.Status(ctx)
+		return changelog.Position{Cluster: s.Cluster, Timeline: s.Timeline, Sequence: s.Sequence, Offset: s.Offset}, ctx.Err()
+	}
 }
