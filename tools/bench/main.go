@@ -116,13 +116,26 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 	r := report{Machine: machine(), Settings: b.describe()}
 	fmt.Fprintf(tables, "%s\n%s\n", r.Machine, r.Settings)
+	failed := r.measure(ctx, b, tables)
+	if s.json {
+		failed = errors.Join(failed, r.writeJSON(stdout))
+	}
+	return failed
+}
+
+// measure goes on with the next figures when one fails.
+func (r *report) measure(ctx context.Context, b *bench, tables io.Writer) error {
+	var failed []error
 	for _, measure := range []func(context.Context) ([]*figure, error){b.rounds, b.lag, b.memory} {
 		figures, err := measure(ctx)
 		if ctx.Err() != nil {
-			return errors.New("interrupted")
+			return errors.Join(append(failed, errors.New("interrupted"))...)
 		}
 		if err != nil {
-			return err
+			failed = append(failed, err)
+			r.Failures = append(r.Failures, err.Error())
+			b.say("failed: %v", err)
+			continue
 		}
 		for _, f := range figures {
 			f.finish()
@@ -130,8 +143,5 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		}
 		r.Figures = append(r.Figures, figures...)
 	}
-	if s.json {
-		return r.writeJSON(stdout)
-	}
-	return nil
+	return errors.Join(failed...)
 }

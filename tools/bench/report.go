@@ -17,6 +17,7 @@ type report struct {
 	Machine  machineLine `json:"machine"`
 	Settings string      `json:"settings"`
 	Figures  []*figure   `json:"figures"`
+	Failures []string    `json:"failures,omitempty"` // what could not be measured, and why
 }
 
 func (r *report) writeJSON(w io.Writer) error {
@@ -132,7 +133,9 @@ func (f *figure) finish() {
 		for _, t := range f.Targets {
 			if t.Series == s.Name {
 				t.Median = s.Median
-				t.Met = s.Median <= t.Limit != t.AtLeast || s.Median == t.Limit
+				if t.Met = s.Median <= t.Limit; t.AtLeast {
+					t.Met = s.Median >= t.Limit
+				}
 			}
 		}
 	}

@@ -19,6 +19,7 @@ type tape struct {
 	starts  []int // where each entry's message begins in mapped
 	entries []changelog.Entry
 	records [][]byte // the batches' records, joined
+	last    uint64   // sequence
 }
 
 // record copies the change log to the file at path.
@@ -80,6 +81,7 @@ func (t *tape) load(file *os.File) error {
 		if err != nil {
 			return err
 		}
+		t.last = event.Position.Sequence
 		if event.Kind == changelog.EventBatch {
 			record := event.Record
 			if e.Frame.Parts > 1 {
@@ -103,6 +105,14 @@ func (t *tape) Join(_ context.Context, at changelog.Position) (int64, error) {
 // Bounds implements replica.ChangeLog.
 func (t *tape) Bounds(context.Context) (first, next int64, err error) {
 	return t.entries[0].Offset, t.entries[0].Offset + int64(len(t.entries)), nil
+}
+
+// Tail implements replica.ChangeLog.
+func (t *tape) Tail(context.Context) (changelog.Tail, error) {
+	return changelog.Tail{
+		First: t.entries[0].Offset, Next: t.entries[0].Offset + int64(len(t.entries)),
+		Timeline: 1, Newest: 1, Sequence: t.last,
+	}, nil
 }
 
 // Read implements replica.ChangeLog.
