@@ -121,7 +121,7 @@ func testNearestReplica(t *testing.T, k *localkafka.Cluster) {
 	r := reading.NewReader(0)
 	defer r.Close()
 	s := changelog.NewSequencer(changelog.Position{Cluster: cluster, Timeline: 1, Offset: -1})
-	followTo(t, ctx, r, s, last)
+	followTo(ctx, t, r, s, last)
 	fromNear, fromLeader := bytes.of(k.Addr(near, localkafka.Plaintext)).Load(), bytes.of(k.Addr(leader, localkafka.Plaintext)).Load()
 	if fromNear < 1_000_000 || fromLeader > 100_000 {
 		t.Errorf("read %d bytes from the broker in the rack, %d from the leader", fromNear, fromLeader)
@@ -133,7 +133,7 @@ func testNearestReplica(t *testing.T, k *localkafka.Cluster) {
 	}
 	frames, last = stream(1, last+1, 100, 20_000, 0)
 	publish(t, l, frames...)
-	followTo(t, ctx, r, s, last)
+	followTo(ctx, t, r, s, last)
 	if now := bytes.of(k.Addr(leader, localkafka.Plaintext)).Load(); now < 1_000_000 {
 		t.Errorf("read %d bytes from the leader after the broker in the rack died", now)
 	}
@@ -142,7 +142,7 @@ func testNearestReplica(t *testing.T, k *localkafka.Cluster) {
 	}
 }
 
-func followTo(t testing.TB, ctx context.Context, r *changelog.Reader, s *changelog.Sequencer, last uint64) {
+func followTo(ctx context.Context, t testing.TB, r *changelog.Reader, s *changelog.Sequencer, last uint64) {
 	t.Helper()
 	for s.Position().Sequence < last {
 		e, err := r.Next(ctx)
@@ -155,6 +155,65 @@ func followTo(t testing.TB, ctx context.Context, r *changelog.Reader, s *changel
 	}
 }
 
+// flow is a publisher and a reader at work on one topic.
+type flow struct {
+	published, sequence atomic.Uint64 // last acknowledged, last delivered
+	failed              atomic.Pointer[error]
+	stop                chan struct{}
+	publishing          chan error
+	delivered           chan uint64
+}
+
+// startFlow publishes and reads until ctx ends.
+func startFlow(ctx context.Context, publisher, reader *changelog.Log, cluster string) *flow {
+	f := &flow{stop: make(chan struct{}), publishing: make(chan error, 1), delivered: make(chan uint64, 1)}
+	go func() { f.publishing <- publishUntil(ctx, publisher, f.stop, &f.published) }()
+	go func() {
+		n, err := countInOrder(ctx, reader, cluster, &f.sequence)
+		if err != nil && ctx.Err() == nil {
+			f.failed.Store(&err)
+		}
+		f.delivered <- n
+	}()
+	return f
+}
+
+// reaches waits until the sequence is delivered.
+func (f *flow) reaches(t testing.TB, want uint64, what string) {
+	t.Helper()
+	until(t, func() error {
+		if err := f.failed.Load(); err != nil {
+			t.Fatal(*err)
+		}
+		if at := f.sequence.Load(); at < want {
+			return fmt.Errorf("%s: %d delivered, waiting for %d", what, at, want)
+		}
+		return nil
+	})
+}
+
+// goesOn waits until batches that were published later are delivered.
+func (f *flow) goesOn(t testing.TB, what string) {
+	t.Helper()
+	began := time.Now()
+	f.reaches(t, f.published.Load()+200, what)
+	t.Logf("%s: flowed again after %s", what, time.Since(began).Round(10*time.Millisecond))
+}
+
+// moved waits until another broker than from leads, and returns it.
+func moved(ctx context.Context, t testing.TB, k *localkafka.Cluster, topic string, from int) (now int) {
+	t.Helper()
+	until(t, func() error {
+		leader, _, err := k.Leader(ctx, topic, 0)
+		if err == nil && (leader == from || leader <= 0) {
+			err = fmt.Errorf("broker %d still leads", leader)
+		}
+		now = leader
+		return err
+	})
+	return now
+}
+
 // testLeadersInMidStream is fault 5: the leader is killed, and then its successor
 // paused, while frames flow. Nothing is lost, twice or out of order.
 func testLeadersInMidStream(t *testing.T, k *localkafka.Cluster) {
@@ -164,94 +223,44 @@ func testLeadersInMidStream(t *testing.T, k *localkafka.Cluster) {
 	if _, findings, err := l.Ensure(ctx, changelog.TopicSpec{}); err != nil || len(findings) != 0 {
 		t.Fatal(findings, err)
 	}
-	var published atomic.Uint64
-	stop := make(chan struct{})
-	publishing := make(chan error, 1)
-	go func() { publishing <- publishUntil(ctx, l, stop, &published) }()
+	flowing, end := context.WithCancel(ctx)
+	defer end()
+	f := startFlow(flowing, l, openOn(t, changelog.Options{Cluster: cluster}, k), cluster)
+	f.goesOn(t, "before")
 
-	delivered := make(chan uint64, 1)
-	reading := openOn(t, changelog.Options{Cluster: cluster}, k)
-	var sequence atomic.Uint64
-	var failed atomic.Pointer[error]
-	readCtx, endReading := context.WithCancel(ctx)
-	defer endReading()
-	go func() {
-		n, err := countInOrder(readCtx, reading, cluster, &sequence)
-		if err != nil && readCtx.Err() == nil {
-			failed.Store(&err)
-		}
-		delivered <- n
-	}()
-	flows := func(what string) {
-		t.Helper()
-		want := published.Load() + 200
-		until(t, func() error {
-			if err := failed.Load(); err != nil {
-				t.Fatal(*err)
-			}
-			if at := sequence.Load(); at < want {
-				return fmt.Errorf("%s: %d delivered, waiting for %d", what, at, want)
-			}
-			return nil
-		})
-	}
-	moved := func(from int) int {
-		t.Helper()
-		now := from
-		until(t, func() error {
-			leader, _, err := k.Leader(ctx, l.Topic(), 0)
-			if err == nil && (leader == from || leader <= 0) {
-				err = fmt.Errorf("broker %d still leads", leader)
-			}
-			now = leader
-			return err
-		})
-		return now
-	}
-
-	flows("before")
 	first, _, err := k.Leader(ctx, l.Topic(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	began := time.Now()
 	if err := k.Kill(first); err != nil {
 		t.Fatal(err)
 	}
-	second := moved(first)
-	flows("leader killed")
-	t.Logf("leader killed: flowed again after %s", time.Since(began).Round(10*time.Millisecond))
+	f.goesOn(t, "leader killed")
+	second := moved(ctx, t, k, l.Topic(), first)
 	if err := k.Restart(ctx, first); err != nil {
 		t.Fatal(err)
 	}
 	if err := k.WaitInSync(ctx, l.Topic(), 0, 3); err != nil {
 		t.Fatal(err)
 	}
-	began = time.Now()
 	if err := k.Pause(second); err != nil {
 		t.Fatal(err)
 	}
-	moved(second)
-	flows("leader paused")
-	t.Logf("leader paused: flowed again after %s", time.Since(began).Round(10*time.Millisecond))
+	f.goesOn(t, "leader paused")
+	moved(ctx, t, k, l.Topic(), second)
 	if err := k.Resume(second); err != nil {
 		t.Fatal(err)
 	}
-	flows("leader resumed")
+	f.goesOn(t, "leader resumed")
 
-	close(stop)
-	if err := <-publishing; err != nil {
+	close(f.stop)
+	if err := <-f.publishing; err != nil {
 		t.Fatal(err)
 	}
-	last := published.Load()
-	until(t, func() error {
-		if sequence.Load() < last {
-			return fmt.Errorf("%d of %d delivered", sequence.Load(), last)
-		}
-		return nil
-	})
-	endReading()
-	if n := <-delivered; n != last {
+	last := f.published.Load()
+	f.reaches(t, last, "the end")
+	end()
+	if n := <-f.delivered; n != last {
 		t.Errorf("%d batches delivered, %d published", n, last)
 	}
 	t.Logf("%d batches", last)
