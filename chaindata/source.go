@@ -39,6 +39,28 @@ func CheckSource(dir string) error {
 	return nil
 }
 
+// Genesis returns the hash of the chain's block 0, 0x and 64 hex digits; empty when the directory holds no chain yet. It
+// takes no lock and changes nothing.
+func Genesis(dir string) (string, error) {
+	state, err := Inspect(dir)
+	if errors.Is(err, ErrNoDatabase) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	v := &view{dir: dir, journals: state.Journals}
+	defer v.close()
+	hash, err := v.get(append(append([]byte("h"), make([]byte, 8)...), 'n'))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil // a live database moved on; geth tells its genesis later
+	case err != nil || len(hash) != 32:
+		return "", err
+	}
+	return fmt.Sprintf("0x%x", hash), nil
+}
+
 func checkSource(dir string) error {
 	state, err := Inspect(dir)
 	if err != nil {

@@ -241,6 +241,9 @@ func (m *Master) survey(ctx context.Context, log *changelog.Log, live bool) (sur
 	if err != nil {
 		return survey{}, err
 	}
+	if err := m.sameChain(&at); err != nil {
+		return survey{}, err
+	}
 	found := survey{plan: at, tail: tail, source: src}
 	if needsReplay := at.action == takeover || at.action == recovery; needsReplay && m.opts.Replay == nil {
 		return found, fmt.Errorf("%w: it ends at sequence %d, the change log at %d, and this master was given no way to replay", chaindata.ErrBehind,
@@ -360,4 +363,22 @@ func stopped(ctx context.Context, err error) error {
 		return nil
 	}
 	return err
+}
+
+// sameChain holds the database's genesis against the topic's, and puts it into the plan, so that replicas of another chain
+// are refused from the first frame on, also when geth never answers (`geth import` does not).
+func (m *Master) sameChain(at *plan) error {
+	genesis, err := chaindata.Genesis(m.opts.Chaindata)
+	if err != nil || genesis == "" {
+		return err
+	}
+	if at.genesis != "" && at.genesis != genesis {
+		return fmt.Errorf("%w: the change log carries the chain with genesis %s, the database has %s: give this chain a cluster name of its own",
+			changelog.ErrWrongCluster, at.genesis, genesis)
+	}
+	at.genesis = genesis
+	if at.start != nil {
+		at.start.Genesis = genesis
+	}
+	return nil
 }

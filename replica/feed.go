@@ -125,8 +125,7 @@ func (f *feed) next(ctx context.Context, sequencer *changelog.Sequencer) item {
 // check holds the master's chain against the database's.
 func (f *feed) check(genesis string, version int, offset int64) error {
 	if genesis != "" && !strings.EqualFold(genesis, f.opts.genesis.Hex()) {
-		return fmt.Errorf("%w: the change log is of the chain with genesis %s (offset %d), this database's genesis is %s: check --cluster and --datadir",
-			ErrUsage, genesis, offset, f.opts.genesis)
+		return otherChain(genesis, f.opts.genesis.Hex(), offset)
 	}
 	if uint64(max(version, 0)) > maxDatabaseVersion {
 		return fmt.Errorf("%w: the master's database is of version %d, this release reads up to %d (geth %s): upgrade this replica",

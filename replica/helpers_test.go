@@ -61,6 +61,23 @@ func (l *memLog) next() int64 {
 
 func (l *memLog) Bounds(context.Context) (int64, int64, error) { return l.base, l.next(), nil }
 
+func (l *memLog) Tail(context.Context) (changelog.Tail, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	tail := changelog.Tail{Empty: len(l.entries) == 0, Next: int64(len(l.entries)), Timeline: 1}
+	for i := range l.entries {
+		switch e := &l.entries[i]; {
+		case e.Err != nil:
+			tail.Damaged = e.Err
+		case e.Frame.Kind == changelog.KindBatch && e.Frame.Part == e.Frame.Parts:
+			tail.Sequence = max(tail.Sequence, e.Frame.Last())
+		case e.Frame.Kind != changelog.KindBatch:
+			tail.Sequence = max(tail.Sequence, e.Frame.First-1)
+		}
+	}
+	return tail, nil
+}
+
 func (l *memLog) Join(_ context.Context, at changelog.Position) (int64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

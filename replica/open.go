@@ -21,6 +21,7 @@ type opened struct {
 	at      changelog.Position
 	heads   heads
 	genesis common.Hash
+	fresh   bool // the position is not in the database yet
 	// repaired says that the last geth stopped in the middle of moving the head: geth has to set it again.
 	repaired bool
 }
@@ -96,12 +97,13 @@ func (o *opened) load(opts *Options, sequence uint64) error {
 		return fmt.Errorf("%w: the database in %s is of cluster %q, --cluster says %q", changelog.ErrWrongCluster,
 			opts.Datadir, o.at.Cluster, opts.Cluster)
 	}
-	return o.loadHeads(stored == nil)
+	o.fresh = stored == nil
+	return nil
 }
 
 // loadHeads reads the head markers, and puts them back where the stream left them if geth died while it moved them.
-// fresh says that the position is not in the database yet.
-func (o *opened) loadHeads(fresh bool) error {
+// The first write to the database: what speaks against it has to be known before.
+func (o *opened) loadHeads() error {
 	var now heads
 	for key, hash := range map[string]*common.Hash{
 		string(keyLastHeader): &now.header, string(keyLastFast): &now.fast, string(keyLastBlock): &now.block,
@@ -117,16 +119,16 @@ func (o *opened) loadHeads(fresh bool) error {
 		return fmt.Errorf("read the heads: %w", err)
 	}
 	want, ok := unmarshalHeads(stored)
-	if fresh || !ok {
+	if o.fresh || !ok {
 		want = now
 	}
 	o.heads, o.repaired = want, want != now
 	batch := new(leveldb.Batch)
-	if fresh || !ok {
+	if o.fresh || !ok {
 		batch.Put(changelog.PositionKey, o.at.Marshal())
 		batch.Put(headsKey, want.marshal())
 	}
-	if fresh {
+	if o.fresh {
 		batch.Delete(uncleanShutdownKey) // the master's: its process runs, which looks like a crash here
 	}
 	if o.repaired {

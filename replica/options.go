@@ -18,6 +18,8 @@ type ChangeLog interface {
 	Join(ctx context.Context, at changelog.Position) (int64, error)
 	// Bounds returns the first offset retained and the next one to be written.
 	Bounds(ctx context.Context) (first, next int64, err error)
+	// Tail returns how far the topic has got.
+	Tail(ctx context.Context) (changelog.Tail, error)
 	// Read returns a reader that starts at the offset.
 	Read(offset int64) EntryReader
 }

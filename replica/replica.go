@@ -125,6 +125,12 @@ func (r *Replica) session(ctx context.Context) (err error) {
 	}
 	closeDB := sync.OnceValue(db.db.Close)
 	defer func() { err = errors.Join(err, closeDB()) }()
+	if err := r.confirm(ctx, db); err != nil {
+		return err
+	}
+	if err := db.loadHeads(); err != nil {
+		return err
+	}
 	r.mu.Lock()
 	r.state.at = db.at
 	r.state.bulkHead, r.state.bulkNum = db.heads.block, db.number(db.heads.block)

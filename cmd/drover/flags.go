@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/drover-io/drover/changelog"
 )
 
 // envName is the environment variable of a flag: --kafka.brokers is DROVER_KAFKA_BROKERS.
@@ -76,6 +78,11 @@ func required(c *cli.Context, names ...string) error {
 	for _, name := range names {
 		if c.String(name) == "" {
 			return usageError(fmt.Errorf("--%s is missing (flag, environment variable %s, or key in the file named by --config)", name, envName(name)))
+		}
+		if name == "cluster" {
+			if err := changelog.CheckCluster(c.String(name)); err != nil {
+				return usageError(fmt.Errorf("--cluster: %w", err))
+			}
 		}
 	}
 	return nil
