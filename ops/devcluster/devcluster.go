@@ -17,6 +17,7 @@ import (
 
 	"github.com/drover-io/drover/admin"
 	"github.com/drover-io/drover/chaindata"
+	"github.com/drover-io/drover/ops/process"
 )
 
 // Options of a development cluster.
@@ -65,8 +66,8 @@ type DevCluster struct {
 	client *client
 	logs   string
 
-	broker, master *process
-	replicas       []*process
+	broker, master *process.Process
+	replicas       []*process.Process
 	nodes          []node // master first
 	gethURL        string
 	brokerAddr     string
@@ -182,12 +183,12 @@ func (d *DevCluster) start(ctx context.Context) error {
 
 func (d *DevCluster) startBroker(ctx context.Context) error {
 	var err error
-	d.broker, err = startProcess(d.logs, "broker", d.opts.Drover, "broker",
+	d.broker, err = d.spawn("broker", d.opts.Drover, "broker",
 		"--listen", d.brokerAddr, "--data-dir", filepath.Join(d.opts.DataDir, "broker"))
 	if err != nil {
 		return err
 	}
-	return d.broker.waitFor(ctx, startLimit, func(context.Context) error {
+	return waitFor(ctx, d.broker, startLimit, func(context.Context) error {
 		connection, err := net.Dial("tcp", d.brokerAddr)
 		if err != nil {
 			return err
@@ -200,7 +201,7 @@ func (d *DevCluster) startMaster(ctx context.Context, adminPort, gethPort int) e
 	datadir := filepath.Join(d.opts.DataDir, "master")
 	d.gethURL = "http://" + loopback(gethPort)
 	var err error
-	d.master, err = startProcess(d.logs, "master", d.opts.Drover, "master", "--cluster", cluster,
+	d.master, err = d.spawn("master", d.opts.Drover, "master", "--cluster", cluster,
 		"--kafka.brokers", d.brokerAddr, "--datadir", datadir, "--admin.addr", loopback(adminPort), "--",
 		d.opts.Geth, "--dev", "--dev.period", strconv.Itoa(int(d.opts.Period/time.Second)), "--datadir", datadir,
 		"--db.engine", "leveldb", "--state.scheme", "hash", "--gcmode", "archive", "--cache", "256",
@@ -211,7 +212,7 @@ func (d *DevCluster) startMaster(ctx context.Context, adminPort, gethPort int) e
 	}
 	master := node{name: "master", admin: "http://" + loopback(adminPort), rpc: d.gethURL}
 	d.nodes = append(d.nodes, master)
-	return d.master.waitFor(ctx, startLimit, func(ctx context.Context) error {
+	return waitFor(ctx, d.master, startLimit, func(ctx context.Context) error {
 		var status admin.Status
 		if err := d.client.get(ctx, master.admin+"/status", &status); err != nil {
 			return err
@@ -236,7 +237,7 @@ func (d *DevCluster) startReplica(ctx context.Context, name string, adminPort, p
 			return fmt.Errorf("copy the master's database for %s: %w", name, err)
 		}
 	}
-	replica, err := startProcess(d.logs, name, d.opts.Drover, "replica", "--cluster", cluster, "--kafka.brokers", d.brokerAddr,
+	replica, err := d.spawn(name, d.opts.Drover, "replica", "--cluster", cluster, "--kafka.brokers", d.brokerAddr,
 		"--datadir", datadir, "--admin.addr", loopback(adminPort), "--cache", "256",
 		"--http", "--http.addr", "127.0.0.1", "--http.port", strconv.Itoa(port), "--http.api", "eth,net,web3,debug",
 		"--ws", "--ws.addr", "127.0.0.1", "--ws.port", strconv.Itoa(port), "--ws.api", "eth,net,web3", "--ws.origins", "*")
@@ -248,8 +249,8 @@ func (d *DevCluster) startReplica(ctx context.Context, name string, adminPort, p
 	return nil
 }
 
-func (d *DevCluster) waitReady(ctx context.Context, replica *process, at node) error {
-	return replica.waitFor(ctx, startLimit, func(ctx context.Context) error {
+func (d *DevCluster) waitReady(ctx context.Context, replica *process.Process, at node) error {
+	return waitFor(ctx, replica, startLimit, func(ctx context.Context) error {
 		return d.client.get(ctx, at.admin+"/readyz", &struct{}{})
 	})
 }
@@ -262,16 +263,24 @@ func (d *DevCluster) stop() {
 	d.sayf("stopping")
 	done := make(chan struct{})
 	for _, replica := range d.replicas {
-		go func() { replica.stop(replicaStopLimit); done <- struct{}{} }()
+		go func() { d.end(replica, replicaStopLimit); done <- struct{}{} }()
 	}
 	for range d.replicas {
 		<-done
 	}
 	if d.master != nil {
-		d.master.stop(masterStopLimit)
+		d.end(d.master, masterStopLimit)
 	}
-	d.broker.stop(brokerStopLimit)
+	d.end(d.broker, brokerStopLimit)
 	d.sayf("stopped; `drover dev` goes on from %s, `drover dev --fresh` starts over", d.opts.DataDir)
+}
+
+// end ends one role; one that does not end in time is killed, which is worth a word: it loses nothing, but takes longer to
+// start next time.
+func (d *DevCluster) end(p *process.Process, limit time.Duration) {
+	if _, err := p.Stop(limit); err != nil {
+		d.opts.Logger.Warn("a role did not end in time", "err", err)
+	}
 }
 
 func (d *DevCluster) sayf(format string, args ...any) { fmt.Fprintf(d.opts.Out, format+"\n", args...) }

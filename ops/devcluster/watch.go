@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/drover-io/drover/admin"
+	"github.com/drover-io/drover/ops/process"
 )
 
 // printEndpoints says where everything is, with something to try for each.
@@ -53,7 +54,7 @@ func (d *DevCluster) watch(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case p := <-ended:
-			return p.failure()
+			return failure(p)
 		case <-ticker.C:
 			d.sayf("%s", d.statusLine(ctx))
 		}
@@ -61,12 +62,12 @@ func (d *DevCluster) watch(ctx context.Context) error {
 }
 
 // firstToEnd delivers the first role that ends.
-func (d *DevCluster) firstToEnd(ctx context.Context) <-chan *process {
-	ended := make(chan *process, 2+len(d.replicas))
-	for _, p := range append([]*process{d.broker, d.master}, d.replicas...) {
+func (d *DevCluster) firstToEnd(ctx context.Context) <-chan *process.Process {
+	ended := make(chan *process.Process, 2+len(d.replicas))
+	for _, p := range append([]*process.Process{d.broker, d.master}, d.replicas...) {
 		go func() {
 			select {
-			case <-p.exited:
+			case <-p.Done():
 				ended <- p
 			case <-ctx.Done():
 			}

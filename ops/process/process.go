@@ -1,9 +1,6 @@
-// Package harness runs real processes for end-to-end tests and benchmarks:
-// geth, drover, and what is needed to drive and to compare them.
-//
-// Nothing here knows of package testing: everything returns errors, so that
-// benchmarks can use it as well.
-package harness
+// Package process runs programs as children on this machine: started by their argument lists, with their output in files,
+// ended by their ids, and never outliving this process.
+package process
 
 import (
 	"bytes"
@@ -30,6 +27,9 @@ type Command struct {
 	Env  []string // added to this process's environment
 	Dir  string   // working directory; empty means this process's
 	Log  string   // directory of the log file, to which both outputs are appended
+	// OwnGroup puts the child into a process group of its own, so that Ctrl-C on the terminal does not reach it: whoever
+	// started it ends it, in order.
+	OwnGroup bool
 }
 
 // Process is a running child. It is killed by the kernel when this process
@@ -73,7 +73,7 @@ func Start(c Command) (*Process, error) {
 	p.cmd.Dir = c.Dir
 	p.cmd.Env = append(os.Environ(), c.Env...)
 	p.cmd.Stdout, p.cmd.Stderr = file, file
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: c.OwnGroup}
 	started := make(chan error)
 	spawner <- func() { started <- p.cmd.Start() }
 	if err := <-started; err != nil {
@@ -184,6 +184,15 @@ func (p *Process) Output() string {
 func (p *Process) Tail(n int) string {
 	lines := strings.Split(strings.TrimRight(p.Output(), "\n"), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+// LogPath is the file that takes the outputs.
+func (p *Process) LogPath() string { return p.logPath }
+
+// Err is how the process ended; nil for exit code 0. It is known once the process has ended.
+func (p *Process) Err() error {
+	<-p.done
+	return p.err
 }
 
 // Children are the process ids of the direct children, found in /proc.
