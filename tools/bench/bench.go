@@ -27,8 +27,9 @@ type bench struct {
 	seed     string // geth datadir that holds the genesis block alone
 	progress io.Writer
 
-	mu    sync.Mutex
-	procs []*harness.Process
+	mu       sync.Mutex
+	procs    []*harness.Process
+	clusters int // started so far
 }
 
 func newBench(ctx context.Context, s settings, progress io.Writer) (*bench, error) {
@@ -156,7 +157,9 @@ type cluster struct {
 }
 
 // newCluster starts a broker and waits for its port.
-func (b *bench) newCluster(ctx context.Context, name string) (*cluster, error) {
+func (b *bench) newCluster(ctx context.Context) (*cluster, error) {
+	b.clusters++
+	name := fmt.Sprintf("broker-%d", b.clusters)
 	port, err := harness.FreePort()
 	if err != nil {
 		return nil, err
@@ -165,13 +168,20 @@ func (b *bench) newCluster(ctx context.Context, name string) (*cluster, error) {
 	if c.broker, err = b.start(b.command(name, b.drover, "broker", "--listen", c.addr, "--data-dir", c.data)); err != nil {
 		return nil, err
 	}
-	return c, harness.Until(ctx, 30*time.Second, 20*time.Millisecond, func(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	err = harness.Until(ctx, 30*time.Second, 20*time.Millisecond, func(ctx context.Context) error {
+		if !c.broker.Running() {
+			cancel()
+			return fmt.Errorf("the broker has ended:\n%s", c.broker.Tail(5))
+		}
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", c.addr)
 		if err != nil {
 			return err
 		}
 		return conn.Close()
 	})
+	return c, err
 }
 
 // end stops the broker and removes its data.

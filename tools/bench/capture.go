@@ -43,7 +43,7 @@ func (r *round) captured(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c, err := r.newCluster(ctx, "broker")
+	c, err := r.newCluster(ctx)
 	if err != nil {
 		return err
 	}

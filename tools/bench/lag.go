@@ -82,7 +82,7 @@ type lagSetup struct {
 
 func (s *lagSetup) open(ctx context.Context) (err error) {
 	s.asked = make(map[common.Hash]time.Time)
-	if s.cluster, err = s.newCluster(ctx, "lag-broker"); err != nil {
+	if s.cluster, err = s.newCluster(ctx); err != nil {
 		return err
 	}
 	if s.datadir, err = s.fresh("lag-master"); err != nil {

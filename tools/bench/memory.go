@@ -45,7 +45,7 @@ func (b *bench) memoryRun(ctx context.Context, f *figure) (err error) {
 	if err != nil {
 		return err
 	}
-	c, err := b.newCluster(ctx, "memory-broker")
+	c, err := b.newCluster(ctx)
 	if err != nil {
 		return err
 	}
