@@ -35,9 +35,7 @@ func (m *Master) runAttached(ctx context.Context) error {
 	defer f.Close()
 	m.setFollower(f)
 	defer m.setFollower(nil)
-	if m.opts.DryRun {
-		return nil
-	}
+	m.tell(found)
 	open := m.openTimeline
 	if found.plan.action == rebase {
 		open = m.reBase

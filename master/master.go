@@ -58,7 +58,10 @@ func New(opts Options) (*Master, error) {
 // chaindata's ErrLocked, ErrUnsupportedSource, ErrHole, ErrCorruptJournal, ErrSpoolFull, ErrBehind, ErrReplaced;
 // changelog's ErrFenced, ErrWrongCluster, ErrBrokersUnreachable and what Kafka refuses.
 func (m *Master) Run(ctx context.Context) error {
-	if m.opts.Attach {
+	switch {
+	case m.opts.DryRun:
+		return m.preview(ctx)
+	case m.opts.Attach:
 		return m.runAttached(ctx)
 	}
 	return m.runSupervised(ctx)

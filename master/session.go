@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/drover-io/drover/chaindata"
@@ -25,6 +26,7 @@ type session struct {
 	stopBeats context.CancelFunc
 
 	promotion *promotion // of a takeover
+	watchers  sync.WaitGroup
 }
 
 // errSessionOver is the cause that a session's goroutines see when it is closed.
@@ -117,5 +119,6 @@ func (s *session) close() {
 	s.cancel(errSessionOver)
 	<-s.pumpDone
 	<-s.beatsDone
+	s.watchers.Wait()
 	s.m.attachSession(nil)
 }

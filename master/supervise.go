@@ -42,9 +42,7 @@ func (m *Master) runSupervised(ctx context.Context) error {
 	if err != nil {
 		return stopped(ctx, err)
 	}
-	if m.opts.DryRun {
-		return nil
-	}
+	m.tell(found)
 	s, err := m.open(ctx, log, found, &unlock)
 	if err != nil {
 		return stopped(ctx, err)
@@ -77,7 +75,7 @@ func (m *Master) runSupervised(ctx context.Context) error {
 	m.setPhase(phaseCapturing)
 	if s.promotion != nil {
 		s.promotion.started = time.Now()
-		go m.watchPromotion(s.work, s, s.promotion)
+		s.watchers.Go(func() { m.watchPromotion(s.work, s, s.promotion) })
 	}
 
 	c := m.newCapture(f, s.pump, new(chaindata.ArchiveCheck), s.fail)
@@ -209,9 +207,12 @@ func (m *Master) noAnswer() error {
 func (m *Master) survey(ctx context.Context, log *changelog.Log, live bool) (survey, error) {
 	ctx, cancel := m.whileStarting(ctx)
 	defer cancel()
-	_, findings, err := log.Ensure(ctx, m.opts.Topic)
-	if err != nil {
-		return survey{}, err
+	var findings []changelog.Finding
+	if !m.opts.DryRun {
+		var err error
+		if _, findings, err = log.Ensure(ctx, m.opts.Topic); err != nil {
+			return survey{}, err
+		}
 	}
 	for _, finding := range findings {
 		if finding.Fatal {
@@ -220,6 +221,9 @@ func (m *Master) survey(ctx context.Context, log *changelog.Log, live bool) (sur
 		m.log.Warn("the topic promises less than it should", "finding", finding.String())
 	}
 	tail, err := log.Tail(ctx)
+	if m.opts.DryRun && errors.Is(err, changelog.ErrNoTopic) {
+		tail, err = changelog.Tail{Empty: true}, nil
+	}
 	if err != nil {
 		return survey{}, err
 	}
@@ -249,10 +253,33 @@ func (m *Master) survey(ctx context.Context, log *changelog.Log, live bool) (sur
 		return found, fmt.Errorf("%w: it ends at sequence %d, the change log at %d, and this master was given no way to replay", chaindata.ErrBehind,
 			src.sequence, tail.Sequence)
 	}
-	if m.opts.DryRun || asked != askNothing || at.action == recovery {
+	return found, nil
+}
+
+// tell announces what is out of the ordinary.
+func (m *Master) tell(found survey) {
+	if m.opts.Takeover || m.opts.Rebase || found.plan.action == recovery {
 		fmt.Fprint(m.opts.Stdout, m.announce(found))
 	}
-	return found, nil
+}
+
+// preview writes what Run would do. It takes no lock and creates no topic, so that it can be asked while others work on
+// the database.
+func (m *Master) preview(ctx context.Context) error {
+	if err := chaindata.CheckSource(m.opts.Chaindata); err != nil {
+		return err
+	}
+	log, err := changelog.Open(ctx, m.opts.Kafka)
+	if err != nil {
+		return stopped(ctx, err)
+	}
+	defer log.Close()
+	found, err := m.survey(ctx, log, m.opts.Attach)
+	if err != nil {
+		return stopped(ctx, err)
+	}
+	_, err = fmt.Fprint(m.opts.Stdout, m.announce(found))
+	return err
 }
 
 // open starts the session that the survey asks for.

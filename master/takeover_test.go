@@ -563,7 +563,7 @@ func TestDryRunOnlyPrints(t *testing.T) {
 	for _, rebase := range []bool{false, true} {
 		opts := f.config(r1, "--batches=1").options()
 		var out strings.Builder
-		opts.Takeover, opts.Rebase, opts.DryRun, opts.Stdout = !rebase, rebase, true, &out
+		opts.Takeover, opts.Rebase, opts.DryRun, opts.Stdout, opts.Registerer = !rebase, rebase, true, &out, nil
 		m, err := New(opts)
 		if err != nil {
 			t.Fatal(err)
@@ -582,4 +582,34 @@ func TestDryRunOnlyPrints(t *testing.T) {
 	if marker, err := chaindata.ReadMarker(chaindataDir(r1)); err != nil || marker.Role != chaindata.RoleCopy {
 		t.Errorf("marker %+v, %v", marker, err)
 	}
+}
+
+func TestRebaseAttachedToALiveGeth(t *testing.T) {
+	datadir, address := t.TempDir(), startBroker(t)
+	m, stop := runInProcess(t, attachConfig(address, datadir))
+	until(t, "capturing", func() bool { return m.Status(testContext(t)).Timeline == 1 })
+	geth := startFake(t, datadir, "--large-at=200", "--pause-us=200")
+	until(t, "the capture ends", func() bool { return m.ended() })
+	if err := stop(); !errors.Is(err, chaindata.ErrHole) {
+		t.Fatalf("got %v, want a hole", err)
+	}
+	opts := attachConfig(address, datadir)
+	opts.Rebase, opts.Stdout = true, io.Discard
+	m, stop = runInProcess(t, opts)
+	until(t, "following on timeline 2", func() bool { return m.Status(testContext(t)).Timeline == 2 })
+	before := m.sequence()
+	until(t, "new writes", func() bool { return m.sequence() > before+1000 })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	fresh := copyOf(t, datadir)
+	m, stop = runInProcess(t, attachConfig(address, datadir))
+	before = m.sequence()
+	until(t, "new writes", func() bool { return m.sequence() > before+1000 })
+	geth.stop(t)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	catchUp(t, address, fresh)
+	sameContent(t, datadir, fresh)
 }
