@@ -172,7 +172,7 @@ func newFleet(t testing.TB, copies int) *fleet {
 	t.Helper()
 	f := &fleet{broker: startBroker(t), source: t.TempDir()}
 	f.log = openLog(t, f.broker)
-	m := startMaster(t, f.config(f.source, "--pause-us=200"))
+	m := startMaster(t, f.config(f.source, "--pause-us=200", "--buffer=8388608"))
 	gethOf(t, m, f.source)
 	untilPublished(t, m, f.log)
 	for range copies {
