@@ -61,6 +61,7 @@ func (r *round) captured(ctx context.Context) error {
 		f.seconds("captured: geth's own wall", u.child)
 		f.add("geth's own wall ratio", "", u.child.Seconds()/r.plain.wall.Seconds())
 		f.seconds("captured geth CPU", u.kids)
+		f.add("geth CPU ratio", "", u.kids.Seconds()/r.plain.cpu.Seconds())
 		f.seconds("drover master CPU", u.cpu)
 		f.seconds("broker CPU", brokerAfter-brokerBefore)
 		f.add("drover master peak resident", "MB", u.peak)

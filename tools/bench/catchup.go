@@ -30,6 +30,7 @@ func (r *round) replay(ctx context.Context) error {
 	f.seconds("replica CPU", u.cpu)
 	f.seconds("broker CPU", brokerAfter-brokerBefore)
 	f.add("times faster", "", r.plain.wall.Seconds()/u.wall.Seconds())
+	f.add("times less CPU", "", r.plain.cpu.Seconds()/u.cpu.Seconds())
 	f.add("replica peak resident", "MB", u.peak)
 	return r.drop(datadir)
 }

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -50,6 +51,7 @@ type settings struct {
 	json, quick  bool
 	keep         bool
 	scratch      string
+	pause        time.Duration // of the broker, in the memory figure
 }
 
 func parse(args []string, log io.Writer) (settings, error) {
@@ -67,6 +69,7 @@ func parse(args []string, log io.Writer) (settings, error) {
 	flags.BoolVar(&s.json, "json", false, "results as JSON on standard output, tables on standard error")
 	flags.BoolVar(&s.quick, "quick", false, "a small chain and few runs, to see that everything works; the figures mean little")
 	flags.StringVar(&s.scratch, "scratch", "", "directory for databases (default: the system's temporary directory)")
+	flags.DurationVar(&s.pause, "pause", 20*time.Second, "how long the broker does not answer in the memory figure")
 	flags.BoolVar(&s.keep, "keep", false, "leave databases and logs where they are")
 	if err := flags.Parse(args); err != nil {
 		if !errors.Is(err, flag.ErrHelp) {

@@ -11,15 +11,14 @@ import (
 	"github.com/drover-io/drover/e2e/harness"
 )
 
-const (
-	memoryPause  = 20 * time.Second // how long the broker does not answer
-	memorySettle = 15 * time.Second // between a node's being ready and the look at its memory
-)
+// memorySettle is the time between a node's being ready and the look at its memory.
+const memorySettle = 15 * time.Second
 
-func newMemoryFigure() *figure {
+func newMemoryFigure(pause time.Duration) *figure {
 	f := newFigure("memory", "resident memory: the master during an import with the broker paused, the replica beside a plain geth",
 		&target{Series: "master peak", Limit: 100}, &target{Series: "replica minus geth", Limit: 200})
-	f.note("master peak: VmHWM of the drover master process (without geth) during an import; the broker is stopped by a signal for %s in its midst", memoryPause)
+	f.timed = false
+	f.note("master peak: VmHWM of the drover master process (without geth) during an import; the broker is stopped by a signal for %s in its midst", pause)
 	f.note("replica: VmRSS %s after it caught up with that import and opened geth; geth: VmRSS of a stock geth as long after it answers, on the same database, both with --cache %d and no peers", memorySettle, cacheMB)
 	f.note("MB are 10^6 bytes, as everywhere here")
 	return f
@@ -29,7 +28,7 @@ func (b *bench) memory(ctx context.Context) ([]*figure, error) {
 	if !b.wants("memory") {
 		return nil, nil
 	}
-	f := newMemoryFigure()
+	f := newMemoryFigure(b.pause)
 	for run := range b.runs {
 		f.Load = append(f.Load, load())
 		b.say("run %d of %d: memory (load %.2f)", run+1, b.runs, load())
@@ -91,7 +90,7 @@ func (b *bench) memoryMaster(ctx context.Context, f *figure, c *cluster, datadir
 			paused <- errors.New("the import ended before the broker was paused: use a longer chain")
 			return
 		}
-		paused <- errors.Join(c.broker.Pause(), wait(ctx, memoryPause), c.broker.Resume())
+		paused <- errors.Join(c.broker.Pause(), wait(ctx, b.pause), c.broker.Resume())
 	}()
 	u := watch(ctx, p)
 	if err := errors.Join(<-paused, b.ended(ctx, p, &u)); err != nil {
