@@ -145,7 +145,7 @@ func TestServerServesUntilItsContextEnds(t *testing.T) {
 	}
 	body, _ := io.ReadAll(answer.Body)
 	answer.Body.Close()
-	if answer.StatusCode != 200 || !strings.Contains(string(body), "drover_test 0") {
+	if answer.StatusCode != http.StatusOK || !strings.Contains(string(body), "drover_test 0") {
 		t.Errorf("/metrics: got %d %s", answer.StatusCode, body)
 	}
 	cancel()

@@ -34,7 +34,7 @@ type CopyResult struct {
 	Elapsed      time.Duration // wall time
 }
 
-// ErrExists: the target of a copy is there already.
+// ErrExists means: the target of a copy is there already.
 var ErrExists = errors.New("the target exists")
 
 // Copy makes a copy of a chaindata directory that may be live, as it was at one sequence. Tables are hard links where dst

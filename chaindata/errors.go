@@ -6,37 +6,37 @@ import (
 )
 
 var (
-	// ErrNoDatabase: the directory is absent or holds no LevelDB yet (a fresh datadir).
+	// ErrNoDatabase means: the directory is absent or holds no LevelDB yet (a fresh datadir).
 	ErrNoDatabase = errors.New("no LevelDB database in the directory")
 
-	// ErrLocked: another process, as a rule a live geth, has the database open.
+	// ErrLocked means: another process, as a rule a live geth, has the database open.
 	ErrLocked = errors.New("the database is in use by another process: stop it first, or use the attached mode")
 
-	// ErrUnsupportedSource: the database is not LevelDB, not of the hash scheme, or not an archive.
+	// ErrUnsupportedSource means: the database is not LevelDB, not of the hash scheme, or not an archive.
 	ErrUnsupportedSource = errors.New("unsupported source database")
 
-	// ErrHole: sequences are missing from the journals. The concrete error is a *HoleError.
+	// ErrHole means: sequences are missing from the journals. The concrete error is a *HoleError.
 	ErrHole = errors.New("hole in the captured sequence")
 
-	// ErrCorruptJournal: bytes of a journal are not what LevelDB wrote. The concrete error is a *CorruptError.
+	// ErrCorruptJournal means: bytes of a journal are not what LevelDB wrote. The concrete error is a *CorruptError.
 	ErrCorruptJournal = errors.New("corrupt journal")
 
-	// ErrCorruptManifest: CURRENT or the manifest it names cannot be read as LevelDB's.
+	// ErrCorruptManifest means: CURRENT or the manifest it names cannot be read as LevelDB's.
 	ErrCorruptManifest = errors.New("corrupt manifest")
 
-	// ErrSpoolFull: the unpublished journals exceed FollowOptions.SpoolLimit. It is not final: after
+	// ErrSpoolFull means: the unpublished journals exceed FollowOptions.SpoolLimit. It is not final: after
 	// SourceStopped, or when enough was published, reading goes on where it stopped.
 	ErrSpoolFull = errors.New("spool of unpublished journals is full")
 
-	// ErrBehind: the database ends before the first sequence wanted, so it lost writes that were
+	// ErrBehind means: the database ends before the first sequence wanted, so it lost writes that were
 	// already published (a power cut, an older copy put in its place).
 	ErrBehind = errors.New("the database is behind what was already published")
 
-	// ErrReplaced: the database directory or a journal in it was exchanged for another while it was
+	// ErrReplaced means: the database directory or a journal in it was exchanged for another while it was
 	// followed, or the spool holds the journals of another database.
 	ErrReplaced = errors.New("the database was replaced by another")
 
-	// ErrClosed: the Follower was closed.
+	// ErrClosed means: the Follower was closed.
 	ErrClosed = errors.New("follower is closed")
 )
 

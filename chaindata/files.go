@@ -32,16 +32,6 @@ func parseManifestName(name string) (uint64, bool) {
 	return parseNumber(digits)
 }
 
-func parseTableName(name string) (uint64, bool) {
-	digits, ok := strings.CutSuffix(name, ".ldb")
-	if !ok {
-		if digits, ok = strings.CutSuffix(name, ".sst"); !ok {
-			return 0, false
-		}
-	}
-	return parseNumber(digits)
-}
-
 func parseNumber(digits string) (uint64, bool) {
 	n, err := strconv.ParseUint(digits, 10, 63) // refuses "", signs and blanks
 	return n, err == nil

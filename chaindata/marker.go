@@ -26,7 +26,7 @@ const (
 // markerFormat 1: the fields of Marker.
 const markerFormat = 1
 
-// ErrNoMarker: the directory was never a source nor a copy.
+// ErrNoMarker means: the directory was never a source nor a copy.
 var ErrNoMarker = errors.New("no " + MarkerName + " in the directory")
 
 // Marker ties a directory to a cluster's timeline, so that a copy of it is never taken for something else. A copied

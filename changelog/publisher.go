@@ -24,7 +24,7 @@ const (
 	CompressionZstd   Compression = "zstd"
 )
 
-// DefaultCompression: DESIGN.md has the figures.
+// DefaultCompression holds where none is named: DESIGN.md has the figures.
 const DefaultCompression = CompressionZstd
 
 func (c Compression) codec() (kafka.Compression, error) {

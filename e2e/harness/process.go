@@ -11,11 +11,11 @@ import (
 	"github.com/drover-io/drover/ops/process"
 )
 
-// Command and Process are those of the local runtime.
-type (
-	Command = process.Command
-	Process = process.Process
-)
+// Command says which process to start.
+type Command = process.Command
+
+// Process is a running child.
+type Process = process.Process
 
 // ErrStillRunning is returned when a process has not ended by the deadline.
 var ErrStillRunning = process.ErrStillRunning

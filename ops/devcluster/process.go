@@ -16,7 +16,11 @@ func (d *DevCluster) spawn(name string, argv ...string) (*process.Process, error
 
 // failure describes why a role ended, with the line in its log that says so.
 func failure(p *process.Process) error {
-	return fmt.Errorf("%s ended (%v): %s; its log is %s", p.Name, p.Err(), lastWord(p), p.LogPath())
+	how := "exit status 0"
+	if err := p.Err(); err != nil {
+		how = err.Error()
+	}
+	return fmt.Errorf("%s ended (%s): %s; its log is %s", p.Name, how, lastWord(p), p.LogPath())
 }
 
 // waitFor polls probe until it returns nil; it fails when ctx ends, the limit passes or the role ends.

@@ -136,7 +136,7 @@ func poll(ctx context.Context, f func() error) error {
 
 // partition asks the brokers in turn, those that answer.
 func (c *Cluster) partition(ctx context.Context, topic string, number int) (kafka.Partition, error) {
-	last := error(ErrNotRunning)
+	last := ErrNotRunning
 	for _, b := range c.brokers {
 		p := b.live()
 		if p == nil || stopped(p.cmd.Process.Pid) {

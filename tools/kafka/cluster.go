@@ -170,7 +170,7 @@ func (c *Cluster) loadState() error {
 // randomID is a Kafka Uuid: 16 bytes in URL-safe base64 that must not begin with "-".
 func randomID() string {
 	var id [16]byte
-	rand.Read(id[:]) //nolint:errcheck // never fails
+	rand.Read(id[:])
 	id[0] &= 0x7f
 	return base64.RawURLEncoding.EncodeToString(id[:])
 }

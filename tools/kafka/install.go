@@ -215,7 +215,7 @@ func download(ctx context.Context, cache string, logger *slog.Logger) error {
 	// Archives belong to the jars' times and sizes.
 	old, _ := filepath.Glob(filepath.Join(cache, "*.jsa"))
 	for _, f := range old {
-		os.Remove(f) //nolint:errcheck // a stale archive is ignored by the JVM
+		os.Remove(f) // a stale archive is ignored by the JVM
 	}
 	return os.Rename(fresh, libs)
 }
