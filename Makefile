@@ -14,9 +14,11 @@ LINT_VERSION := v2.15.0
 LINT         := $(CACHE)/bin/golangci-lint-$(LINT_VERSION)
 SOURCES      := $(shell git ls-files '*.go' 2>/dev/null) go.mod go.sum
 
-# Packages whose tests are fast and need no geth; the rest of the suite is in ./e2e.
+# Everything but the end-to-end tests, which drive the built binaries.
 UNIT          = $(shell $(GO) list ./... 2>/dev/null | grep -v /e2e)
 
+# The end-to-end tests drive real processes: drover is built with the race detector, the tests themselves are not, since they
+# generate and compare whole chains.
 export DROVER_TEST_GETH := $(GETH)
 export DROVER_TEST_BIN  := $(CURDIR)/bin/drover-race
 
@@ -74,7 +76,7 @@ compiler: # the race detector needs cgo
 test: compiler $(GETH) kafka-install bin/drover-race ## everything that CI runs: vet, unit tests and end-to-end tests on real geth, with the race detector
 	$(GO) vet ./...
 	$(GO) test -race -timeout 20m $(UNIT)
-	$(GO) test -race -timeout 30m -v -run "$(or $(RUN),.)" ./e2e/...
+	$(GO) test -p 1 -timeout 40m -v -run "$(or $(RUN),.)" ./e2e/...
 
 .PHONY: unit
 unit: $(GETH) kafka-install ## unit tests alone, without the race detector
@@ -82,7 +84,8 @@ unit: $(GETH) kafka-install ## unit tests alone, without the race detector
 
 .PHONY: soak
 soak: $(GETH) bin/drover-race ## the same tests with hundreds of kills (hours)
-	DROVER_E2E_KILLS=500 $(GO) test -race -timeout 24h -v -run 'Kill' ./e2e/...
+	DROVER_E2E_KILLS=500 DROVER_TEST_KILLS=500 DROVER_E2E_BROKER_FAULTS=200 \
+		$(GO) test -p 1 -timeout 24h -v -run 'Kill|Faults|Survive' ./e2e/... ./master ./replica
 
 .PHONY: bench
 bench: build $(GETH) ## ratios of things measured side by side in one run
