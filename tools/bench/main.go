@@ -138,9 +138,9 @@ func (r *report) measure(ctx context.Context, b *bench, tables io.Writer) error 
 			failed = append(failed, err)
 			r.Failures = append(r.Failures, err.Error())
 			b.say("failed: %v", err)
-			continue
 		}
-		for _, f := range figures {
+		figures = slices.DeleteFunc(figures, func(f *figure) bool { return len(f.Series) == 0 })
+		for _, f := range figures { // with an error: the runs before it
 			f.finish()
 			f.print(tables)
 		}

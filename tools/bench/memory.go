@@ -33,7 +33,7 @@ func (b *bench) memory(ctx context.Context) ([]*figure, error) {
 		f.Load = append(f.Load, load())
 		b.say("run %d of %d: memory (load %.2f)", run+1, b.runs, load())
 		if err := b.memoryRun(ctx, f); err != nil {
-			return nil, fmt.Errorf("memory, run %d: %w", run+1, err)
+			return []*figure{f}, fmt.Errorf("memory, run %d: %w", run+1, err)
 		}
 	}
 	return []*figure{f}, nil

@@ -29,7 +29,7 @@ func (b *bench) rounds(ctx context.Context) (figures []*figure, err error) {
 	defer func() { err = errors.Join(err, r.close()) }()
 	for r.run = range b.runs {
 		if err := r.measure(ctx); err != nil {
-			return nil, fmt.Errorf("round %d: %w", r.run+1, err)
+			return figures, fmt.Errorf("round %d: %w", r.run+1, err)
 		}
 	}
 	return figures, nil
