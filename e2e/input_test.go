@@ -187,7 +187,7 @@ func TestTopicOfAnotherClusterIsRefused(t *testing.T) {
 	stranger.master = filepath.Join(stranger.dir, "master")
 	foreign.initialise(t, stranger.master)
 	p := start(t, stranger.masterCommand(t, port(t), harness.ImportArgs(stranger.master, foreign.chainPath())))
-	requireEnd(t, 1, p, "never its source")
+	requireEnd(t, 2, p, "never its source")
 }
 
 func TestWrongUseIsToldInOneLine(t *testing.T) {
