@@ -299,13 +299,8 @@ func (l *Log) final(out *outage, what string, err error) error {
 		out.begin(err)
 		return nil
 	case classNoTopic:
-		if l.forbidden() {
-			return l.explain(what, kafka.TopicAuthorizationFailed)
-		}
-		if out.begin(err); time.Since(out.since) < noTopicGrace {
-			return nil
-		}
-		return l.explain(what, err)
+		out.begin(err)
+		return l.absent(out, what, err)
 	case classUnreadable:
 		out.begin(err)
 		if out.unreadable++; out.unreadable < unreadableTries {
@@ -317,17 +312,29 @@ func (l *Log) final(out *outage, what string, err error) error {
 	}
 }
 
-// forbidden reports whether the brokers hide the topic from this user. kafka-go
-// leaves such a topic out of its layout, as if it were not there.
-func (l *Log) forbidden() bool {
+// absent decides what it means that kafka-go knows no such topic. Its layout of the cluster is also empty while no
+// broker answers, so the brokers themselves are asked: only their word, for noTopicGrace, makes a topic absent.
+func (l *Log) absent(out *outage, what string, err error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 	defer cancel()
-	meta, err := l.client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{l.topic}})
-	if err != nil {
-		return false
+	meta, asking := l.client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{l.topic}})
+	if asking == nil {
+		_, asking = topicOf(meta, l.topic)
 	}
-	_, err = topicOf(meta, l.topic)
-	return errors.Is(err, kafka.TopicAuthorizationFailed)
+	switch {
+	case errors.Is(asking, kafka.TopicAuthorizationFailed):
+		// kafka-go leaves a topic that is hidden from the user out of its layout.
+		return l.explain(what, kafka.TopicAuthorizationFailed)
+	case asking == nil, classify(asking) != classNoTopic:
+		out.absentSince = time.Time{} // it is there, or nobody knows
+		return nil
+	case out.absentSince.IsZero():
+		out.absentSince = time.Now()
+		return nil
+	case time.Since(out.absentSince) < noTopicGrace:
+		return nil
+	}
+	return l.explain(what, err)
 }
 
 // message is a record of the topic, copied out of the answer.

@@ -175,6 +175,8 @@ type outage struct {
 	last       error
 	tries      int
 	unreadable int
+	// absentSince is when the brokers first said that the topic is absent; zero when they do not say so.
+	absentSince time.Time
 }
 
 func (o *outage) begin(err error) {
@@ -198,5 +200,5 @@ func (o *outage) end(ok bool) {
 	if ok {
 		o.log.Info("Kafka answers again", "doing", o.what, "after", time.Since(o.since).Round(time.Millisecond), "tries", o.tries)
 	}
-	o.since, o.last, o.tries, o.unreadable = time.Time{}, nil, 0, 0
+	o.since, o.last, o.tries, o.unreadable, o.absentSince = time.Time{}, nil, 0, 0, time.Time{}
 }
