@@ -104,9 +104,10 @@ func TestABrokerThatStallsIsWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.held == 0 || p.State().Retries == 0 {
-		t.Errorf("%d reads held back, %d retries: the broker never stalled", r.held, p.State().Retries)
+	held := r.held
+	r.mu.Unlock()
+	if held == 0 || p.State().Retries == 0 {
+		t.Errorf("%d reads held back, %d retries: the broker never stalled", held, p.State().Retries)
 	}
-	follow(t, l, at(1, 0), 0, last)
+	follow(t, openLog(t, b.Addr()), at(1, 0), 0, last)
 }
