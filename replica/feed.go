@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -89,6 +90,10 @@ func (f *feed) next(ctx context.Context, sequencer *changelog.Sequencer) item {
 	for {
 		entry, err := f.reader.Next(ctx)
 		if err != nil {
+			// The reader knows offsets only; the operator needs the whole position.
+			if gone, ok := errors.AsType[*changelog.NotRetainedError](err); ok && gone.Position.Timeline == 0 {
+				gone.Position = sequencer.Position()
+			}
 			return item{err: err}
 		}
 		event, err := sequencer.Next(entry)

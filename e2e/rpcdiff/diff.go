@@ -43,25 +43,18 @@ func (d Difference) String() string {
 // Compare asks both nodes every question over HTTP, over WebSocket, and in
 // batches over both.
 func Compare(ctx context.Context, master, other harness.Endpoints, calls []harness.Call) ([]Difference, error) {
-	transports, err := dial(ctx, master, other)
+	overHTTP := pair{name: "HTTP", master: master.HTTP(), other: other.HTTP()}
+	differences, err := overHTTP.compareAll(ctx, calls)
 	if err != nil {
 		return nil, err
 	}
-	var differences []Difference
-	for _, t := range transports {
-		defer t.master.Close()
-		defer t.other.Close()
-		found, err := t.compareEach(ctx, calls)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", t.name, err)
-		}
-		differences = append(differences, found...)
-		if found, err = t.compareBatches(ctx, calls); err != nil {
-			return nil, fmt.Errorf("%s: %w", t.name, err)
-		}
-		differences = append(differences, found...)
+	// Dialled only now: a WebSocket that nobody reads for a minute is closed by geth.
+	sockets, err := dial(ctx, master, other)
+	if err != nil {
+		return nil, err
 	}
-	return differences, nil
+	found, err := sockets.compareAll(ctx, calls)
+	return append(differences, found...), err
 }
 
 type pair struct {
@@ -69,20 +62,32 @@ type pair struct {
 	master, other harness.Transport
 }
 
-func dial(ctx context.Context, master, other harness.Endpoints) ([]pair, error) {
+func dial(ctx context.Context, master, other harness.Endpoints) (pair, error) {
 	left, err := harness.DialWebSocket(ctx, master.WSURL())
 	if err != nil {
-		return nil, err
+		return pair{}, err
 	}
 	right, err := harness.DialWebSocket(ctx, other.WSURL())
 	if err != nil {
 		left.Close()
-		return nil, err
+		return pair{}, err
 	}
-	return []pair{
-		{name: "HTTP", master: master.HTTP(), other: other.HTTP()},
-		{name: "WebSocket", master: left, other: right},
-	}, nil
+	return pair{name: "WebSocket", master: left, other: right}, nil
+}
+
+// compareAll asks every question once by itself and once in a batch, and closes the transports.
+func (p pair) compareAll(ctx context.Context, calls []harness.Call) ([]Difference, error) {
+	defer p.master.Close()
+	defer p.other.Close()
+	differences, err := p.compareEach(ctx, calls)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", p.name, err)
+	}
+	found, err := p.compareBatches(ctx, calls)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", p.name, err)
+	}
+	return append(differences, found...), nil
 }
 
 func (p pair) compareEach(ctx context.Context, calls []harness.Call) ([]Difference, error) {
