@@ -85,7 +85,7 @@ unit: $(GETH) kafka-install ## unit tests alone, without the race detector
 .PHONY: soak
 soak: $(GETH) bin/drover-race ## the same tests with hundreds of kills (hours)
 	DROVER_E2E_KILLS=500 DROVER_TEST_KILLS=500 DROVER_E2E_BROKER_FAULTS=200 \
-		$(GO) test -p 1 -timeout 24h -v -run 'Kill|Faults|Survive' ./e2e/... ./master ./replica
+		$(GO) test -tags soak -p 1 -timeout 24h -v -run 'Kill|Faults|Survive|Kafka|TooLong' ./e2e/... ./master ./replica
 
 .PHONY: bench
 bench: build $(GETH) ## ratios of things measured side by side in one run
