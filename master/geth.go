@@ -27,7 +27,7 @@ type gethProcess struct {
 //
 // geth gets a process group of its own: a Ctrl-C on the terminal must reach it through Drover, in order. The
 // parent-death signal reaches the direct child alone: a wrapper script has to end in `exec geth …`, which
-// checkLockHolder verifies.
+// watchSource verifies.
 func startGeth(argv []string, stdout, stderr io.Writer) (*gethProcess, error) {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
@@ -48,14 +48,24 @@ func startGeth(argv []string, stdout, stderr io.Writer) (*gethProcess, error) {
 			return
 		}
 		p.code = exitCode(cmd.Wait())
-		// What a wrapper left behind would write unseen.
-		_ = syscall.Kill(-p.pid, syscall.SIGKILL)
+		endGroup(p.pid)
 		close(p.done)
 	}()
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("cannot start geth: %w", err)
 	}
 	return p, nil
+}
+
+// endGroup kills what a wrapper left behind, which would write unseen, and waits until it is gone: its last writes
+// have to be there when the journals are drained. The wait is bounded because a zombie that nobody reaps (this process
+// may be PID 1 of a container) still counts as a member of the group.
+func endGroup(group int) {
+	for deadline := time.Now().Add(outputGrace); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if syscall.Kill(-group, syscall.SIGKILL) != nil {
+			return
+		}
+	}
 }
 
 // exitCode turns the error of exec.Cmd.Wait into a shell's exit code: 128 plus the signal for a killed process.
