@@ -333,7 +333,8 @@ func TestWhatKafkaRefusesIsReturnedWithAHint(t *testing.T) {
 		want error
 		hint string
 	}{
-		{kerr.MessageTooLarge, kafka.MessageSizeTooLarge, "max.message.bytes"},
+		{kerr.MessageTooLarge, kafka.MessageSizeTooLarge, "max.message.bytes=4194304"},
+		{kerr.RecordListTooLarge, kafka.RecordListTooLarge, "segment.bytes=1073741824"},
 		{kerr.TopicAuthorizationFailed, kafka.TopicAuthorizationFailed, "grant"},
 	} {
 		l, b := newLog(t)

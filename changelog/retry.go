@@ -123,7 +123,11 @@ func (l *Log) explain(what string, err error) error {
 	case classify(err) == classNoTopic:
 		return fmt.Errorf("%s: %w: no topic %s, or no right to see it (Describe); `drover master --cluster %s` creates it, or: kafka-topics.sh --create --topic %s --partitions 1 --config cleanup.policy=delete --config max.message.bytes=%d --config unclean.leader.election.enable=false",
 			what, ErrNoTopic, l.topic, l.opts.Cluster, l.topic, DefaultMaxMessageBytes)
-	case k == kafka.MessageSizeTooLarge, k == kafka.RecordListTooLarge:
+	case k == kafka.RecordListTooLarge:
+		// A request's record batch has to fit into one segment of the topic.
+		hint = fmt.Sprintf("the topic's segment.bytes is too small for one record batch; raise it to Kafka's default: kafka-configs.sh --alter --entity-type topics --entity-name %s --add-config segment.bytes=%d",
+			l.topic, kafkaSegmentBytes)
+	case k == kafka.MessageSizeTooLarge:
 		hint = fmt.Sprintf("the topic's max.message.bytes is too small; raise it to %d: kafka-configs.sh --alter --entity-type topics --entity-name %s --add-config max.message.bytes=%d",
 			DefaultMaxMessageBytes, l.topic, DefaultMaxMessageBytes)
 	case k == kafka.TopicAuthorizationFailed, k == kafka.ClusterAuthorizationFailed:

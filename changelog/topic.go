@@ -22,6 +22,8 @@ const (
 
 	// kafkaMaxMessageBytes is what a topic has that nobody configured.
 	kafkaMaxMessageBytes = 1_048_588
+	// kafkaSegmentBytes is Kafka's own segment.bytes.
+	kafkaSegmentBytes = 1 << 30
 )
 
 // TopicSpec is how the topic should be. The zero value is the design's.
