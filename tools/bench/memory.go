@@ -19,7 +19,8 @@ func newMemoryFigure(pause time.Duration) *figure {
 		&target{Series: "master peak", Limit: 100}, &target{Series: "replica minus geth", Limit: 200})
 	f.timed = false
 	f.note("master peak: VmHWM of the drover master process (without geth) during an import; the broker is stopped by a signal for %s in its midst", pause)
-	f.note("replica: VmRSS %s after it caught up with that import and opened geth; geth: VmRSS of a stock geth as long after it answers, on the same database, both with --cache %d and no peers", memorySettle, cacheMB)
+	f.note("replica: VmRSS %s after it caught up with that import and opened geth; geth: VmRSS of a stock geth as long after it answers, on a database that another replica caught up and nothing more, so that both have the logs to index; --cache %d, no peers", memorySettle, cacheMB)
+	f.note("started again: both once more, each on its own database, with nothing left to index")
 	f.note("MB are 10^6 bytes, as everywhere here")
 	return f
 }
@@ -49,31 +50,49 @@ func (b *bench) memoryRun(ctx context.Context, f *figure) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.end(c), b.drop(master)) }()
+	if err := b.memoryMaster(ctx, f, c, master); err != nil {
+		return err
+	}
 	replica, err := b.fresh("memory-replica")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.drop(replica)) }()
-	if err := b.memoryMaster(ctx, f, c, master); err != nil {
-		return err
-	}
-	after, peak, err := b.memoryReplica(ctx, c, replica)
+	plain, err := b.caughtUp(ctx, c, "memory-geth")
 	if err != nil {
 		return err
 	}
-	again, _, err := b.memoryReplica(ctx, c, replica)
-	if err != nil {
-		return err
+	defer func() { err = errors.Join(err, b.drop(plain)) }()
+	return b.memoryServing(ctx, f, c, replica, plain)
+}
+
+// caughtUp is a database as a replica leaves it that only caught up: geth was never opened on it.
+func (b *bench) caughtUp(ctx context.Context, c *cluster, name string) (datadir string, err error) {
+	if datadir, err = b.fresh(name); err != nil {
+		return "", err
 	}
-	plain, err := b.memoryGeth(ctx, replica)
-	if err != nil {
-		return err
+	_, err = b.timed(ctx, b.replicaCommand(c, datadir, "--until-synced"))
+	return datadir, err
+}
+
+// memoryServing looks at a replica and at a geth that both open the same database, with the same logs to index, and at
+// both again when that is done.
+func (b *bench) memoryServing(ctx context.Context, f *figure, c *cluster, replica, plain string) error {
+	for _, again := range []string{"", ", started again"} {
+		own, peak, err := b.memoryReplica(ctx, c, replica)
+		if err != nil {
+			return err
+		}
+		stock, stockPeak, err := b.memoryGeth(ctx, plain)
+		if err != nil {
+			return err
+		}
+		f.add("replica"+again, "MB", own)
+		f.add("geth"+again, "MB", stock)
+		f.add("replica minus geth"+again, "MB", own-stock)
+		f.add("replica, peak"+again, "MB", peak)
+		f.add("geth, peak"+again, "MB", stockPeak)
 	}
-	f.add("replica, peak", "MB", peak)
-	f.add("replica", "MB", after)
-	f.add("replica, started again", "MB", again)
-	f.add("geth", "MB", plain)
-	f.add("replica minus geth", "MB", after-plain)
 	return nil
 }
 
@@ -126,10 +145,10 @@ func (b *bench) memoryReplica(ctx context.Context, c *cluster, datadir string) (
 }
 
 // memoryGeth is the memory of a stock geth on the database of a replica that has ended.
-func (b *bench) memoryGeth(ctx context.Context, datadir string) (float64, error) {
+func (b *bench) memoryGeth(ctx context.Context, datadir string) (resident, peak float64, err error) {
 	port, err := harness.FreePort()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	e := harness.Endpoints{HTTPPort: port}
 	args := append(harness.StorageArgs(datadir), "--networkid", "1337", "--syncmode", "full", "--cache", strconv.Itoa(cacheMB),
@@ -137,14 +156,14 @@ func (b *bench) memoryGeth(ctx context.Context, datadir string) (float64, error)
 		"--http", "--http.addr", "127.0.0.1", "--http.port", strconv.Itoa(port)) // to see that it is up
 	p, err := b.start(b.command("geth", b.geth, args...))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if err = harness.Ready(ctx, p, e, time.Minute); err == nil {
 		err = wait(ctx, memorySettle)
 	}
-	resident := memoryOf(p.Pid(), "VmRSS")
+	resident, peak = memoryOf(p.Pid(), "VmRSS"), memoryOf(p.Pid(), "VmHWM")
 	_, stop := p.Stop(time.Minute)
-	return resident, errors.Join(err, stop)
+	return resident, peak, errors.Join(err, stop)
 }
 
 // ready is nil when /readyz answers 200.
