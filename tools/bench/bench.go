@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/drover-io/drover/e2e/harness"
+	localkafka "github.com/drover-io/drover/tools/kafka"
 )
 
 // clusterName is that of every cluster here: each has a broker of its own.
@@ -149,16 +150,37 @@ func (b *bench) importArgs(datadir string) []string {
 	return append(args, "import", "--nocompaction", b.chainFile())
 }
 
-// cluster is a broker with its change log.
+// cluster is where a change log is kept: the embedded broker, or Apache Kafka.
 type cluster struct {
-	broker *harness.Process
-	addr   string
+	broker *harness.Process    // nil with Apache Kafka
+	kafka  *localkafka.Cluster // nil with the embedded broker
+	addr   string              // as --kafka.brokers takes it
 	data   string
+}
+
+// cpu is what the brokers have used so far.
+func (c *cluster) cpu() (used time.Duration) {
+	var pids []int
+	if c.kafka == nil {
+		pids = []int{c.broker.Pid()}
+	} else {
+		for _, id := range c.kafka.IDs() {
+			pids = append(pids, c.kafka.PID(id))
+		}
+	}
+	for _, pid := range pids {
+		broker, _ := cpuOf(pid)
+		used += broker
+	}
+	return used
 }
 
 // newCluster starts a broker and waits for its port.
 func (b *bench) newCluster(ctx context.Context) (*cluster, error) {
 	b.clusters++
+	if b.kafka {
+		return b.newKafka(ctx)
+	}
 	name := fmt.Sprintf("broker-%d", b.clusters)
 	port, err := harness.FreePort()
 	if err != nil {
@@ -184,8 +206,12 @@ func (b *bench) newCluster(ctx context.Context) (*cluster, error) {
 	return c, err
 }
 
-// end stops the broker and removes its data.
+// end stops the brokers and removes their data.
 func (b *bench) end(c *cluster) error {
+	if c.kafka != nil {
+		c.kafka.Close()
+		return b.drop(c.data)
+	}
 	_, err := c.broker.Stop(30 * time.Second)
 	return errors.Join(err, b.drop(c.data))
 }

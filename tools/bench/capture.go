@@ -49,13 +49,13 @@ func (r *round) captured(ctx context.Context) error {
 	}
 	quiet()
 	r.say("run %d of %d: geth import under capture (load %.2f)", r.run+1, r.runs, load())
-	brokerBefore, _ := cpuOf(c.broker.Pid())
+	brokerBefore := c.cpu()
 	u, err := r.timed(ctx, r.masterCommand(c, datadir, r.importArgs(datadir)...))
 	if err != nil {
 		return err
 	}
 	if f := r.capture; f != nil {
-		brokerAfter, _ := cpuOf(c.broker.Pid())
+		brokerAfter := c.cpu()
 		f.seconds("captured wall", u.wall)
 		f.add("wall ratio", "", u.wall.Seconds()/r.plain.wall.Seconds())
 		f.seconds("captured: geth's own wall", u.child)

@@ -17,12 +17,12 @@ func (r *round) replay(ctx context.Context) error {
 	}
 	quiet()
 	r.say("run %d of %d: replica --until-synced (load %.2f)", r.run+1, r.runs, load())
-	brokerBefore, _ := cpuOf(r.source.broker.Pid())
+	brokerBefore := r.source.cpu()
 	u, err := r.timed(ctx, r.replicaCommand(r.source, datadir, "--until-synced"))
 	if err != nil {
 		return err
 	}
-	brokerAfter, _ := cpuOf(r.source.broker.Pid())
+	brokerAfter := r.source.cpu()
 	f := r.catchup
 	f.seconds("geth import wall", r.plain.wall)
 	f.seconds("geth import CPU", r.plain.cpu)

@@ -27,15 +27,24 @@ func newLagFigure() *figure {
 	f.note("each second a block of the chain goes to geth by engine_newPayload, and becomes the head by engine_forkchoiceUpdated right after")
 	f.note("journal write: a chaindata.Follower of the bench's own on the master's chaindata (inotify) has the batch that sets LastBlock")
 	f.note("call to answer: from sending engine_forkchoiceUpdated, geth's own work included; its p50 bounds the lag from above")
-	f.note("to frame: until the master makes the frame of that batch, by the time in the frame")
+	f.lagNotes()
 	return f
 }
 
-// lag measures one head each second, b.heads in each run, all in one life of master and replica.
-func (b *bench) lag(ctx context.Context) (_ []*figure, err error) {
+func (f *figure) lagNotes() {
+	f.note("to frame: until the master makes the frame of that batch, by the time in the frame")
+	f.note("publish to apply: from that time to the replica's notification of the head")
+}
+
+func (b *bench) lag(ctx context.Context) ([]*figure, error) {
 	if !b.wants("lag") {
 		return nil, nil
 	}
+	return b.lagOf(ctx, newLagFigure())
+}
+
+// lagOf measures one head each second, b.heads in each run, all in one life of master and replica.
+func (b *bench) lagOf(ctx context.Context, f *figure) (_ []*figure, err error) {
 	blocks, err := readBlocks(b.chainFile(), lagWarmUp+b.runs*b.heads)
 	if err != nil {
 		return nil, err
@@ -45,16 +54,15 @@ func (b *bench) lag(ctx context.Context) (_ []*figure, err error) {
 	if err := s.open(ctx); err != nil {
 		return nil, err
 	}
-	b.say("lag: %d heads to warm up, then %d runs of %d heads (load %.2f)", lagWarmUp, b.runs, b.heads, load())
+	b.say("%s: %d heads to warm up, then %d runs of %d heads (load %.2f)", f.Name, lagWarmUp, b.runs, b.heads, load())
 	if err := s.send(ctx, blocks[:lagWarmUp]); err != nil {
 		return nil, err
 	}
-	f := newLagFigure()
 	var txs int
 	for run := range b.runs {
 		f.Load = append(f.Load, load())
 		part := blocks[lagWarmUp+run*b.heads:][:b.heads]
-		b.say("lag: run %d of %d (load %.2f)", run+1, b.runs, load())
+		b.say("%s: run %d of %d (load %.2f)", f.Name, run+1, b.runs, load())
 		before := s.cpu()
 		if err := s.send(ctx, part); err != nil {
 			return nil, err
@@ -190,7 +198,7 @@ func (s *lagSetup) cpu() map[string]time.Duration {
 	used := make(map[string]time.Duration)
 	used["drover master CPU"], _ = cpuOf(s.master.Pid())
 	used["drover replica CPU"], _ = cpuOf(s.replica.Pid())
-	used["broker CPU"], _ = cpuOf(s.cluster.broker.Pid())
+	used["broker CPU"] = s.cluster.cpu()
 	return used
 }
 
@@ -207,9 +215,9 @@ func (s *lagSetup) evaluate(ctx context.Context, f *figure, blocks []*types.Bloc
 	if err != nil {
 		return err
 	}
-	var all, allBounds, toFrame []float64
+	var all, allBounds, toFrame, fromFrame []float64
 	for run := range s.runs {
-		var lags []float64
+		var lags, applied []float64
 		for _, block := range blocks[run*s.heads:][:s.heads] {
 			hash := block.Hash()
 			written, ok := s.journal.seen.at(hash)
@@ -221,10 +229,13 @@ func (s *lagSetup) evaluate(ctx context.Context, f *figure, blocks []*types.Bloc
 			lags = append(lags, millis(told.Sub(written)))
 			allBounds = append(allBounds, millis(told.Sub(s.asked[hash])))
 			toFrame = append(toFrame, millis(framed.Sub(written)))
+			applied = append(applied, millis(told.Sub(framed)))
 		}
-		all = append(all, lags...)
+		all, fromFrame = append(all, lags...), append(fromFrame, applied...)
 		f.add("p50", "ms", quantile(lags, 0.50))
 		f.add("p99", "ms", quantile(lags, 0.99))
+		f.add("publish to apply, p50", "ms", quantile(applied, 0.50))
+		f.add("publish to apply, p99", "ms", quantile(applied, 0.99))
 	}
 	f.add("p50 of all runs", "ms", quantile(all, 0.50))
 	f.add("p90 of all runs", "ms", quantile(all, 0.90))
@@ -232,14 +243,16 @@ func (s *lagSetup) evaluate(ctx context.Context, f *figure, blocks []*types.Bloc
 	f.add("largest", "ms", quantile(all, 1))
 	f.add("call to answer, p50", "ms", quantile(allBounds, 0.50))
 	f.add("call to answer, p99", "ms", quantile(allBounds, 0.99))
+	f.add("publish to apply, p50 of all runs", "ms", quantile(fromFrame, 0.50))
+	f.add("publish to apply, p99 of all runs", "ms", quantile(fromFrame, 0.99))
 	f.add("to frame, p50", "ms", quantile(toFrame, 0.50))
 	f.add("to frame, p99", "ms", quantile(toFrame, 0.99))
 	return nil
 }
 
 // frameTimes are the times of the frames that set the head.
-func frameTimes(ctx context.Context, broker string) (map[common.Hash]time.Time, error) {
-	log, err := changelog.Open(ctx, changelog.Options{Brokers: []string{broker}, Cluster: clusterName, ClientID: "drover-bench"})
+func frameTimes(ctx context.Context, brokers string) (map[common.Hash]time.Time, error) {
+	log, err := openLog(ctx, brokers, clusterName)
 	if err != nil {
 		return nil, err
 	}

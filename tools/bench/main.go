@@ -1,6 +1,6 @@
-// Command bench measures the figures that issue 3 names, each side by side with what it is compared to, in one run. It
-// starts geth, drover and a broker of its own as processes, and ends them. docs/benchmarks.md says what is inside each
-// figure and holds measured ones.
+// Command bench measures Drover's figures, each side by side with what it is compared to, in one run. It starts geth,
+// drover and brokers of its own as processes, and ends them: the embedded broker, or with --kafka three brokers of Apache
+// Kafka, which have figures of their own. docs/benchmarks.md says what is inside each figure and holds measured ones.
 package main
 
 import (
@@ -38,8 +38,11 @@ func main() {
 
 var errUsage = errors.New("wrong use")
 
-// names are the figures in the order in which they are measured.
-var names = []string{"capture", "catchup", "apply", "lag", "memory"}
+// names are the figures in the order in which they are measured; kafkaNames those of --kafka.
+var (
+	names      = []string{"capture", "catchup", "apply", "lag", "memory"}
+	kafkaNames = []string{"stages", "wire", "latency", "promotion"}
+)
 
 type settings struct {
 	geth, drover string
@@ -52,6 +55,8 @@ type settings struct {
 	keep         bool
 	scratch      string
 	pause        time.Duration // of the broker, in the memory figure
+	kafka        bool          // three brokers of Apache Kafka, and its figures
+	promotions   int
 }
 
 func parse(args []string, log io.Writer) (settings, error) {
@@ -65,7 +70,9 @@ func parse(args []string, log io.Writer) (settings, error) {
 	flags.IntVar(&s.txs, "txs", 200, "transactions in each block of the generated chain")
 	flags.IntVar(&s.runs, "runs", 5, "runs of each figure")
 	flags.IntVar(&s.heads, "heads", 120, "heads in each run of the lag figure, one a second")
-	only := flags.String("only", "", "figures to measure, comma separated: "+strings.Join(names, ", "))
+	only := flags.String("only", "", "figures to measure, comma separated: "+strings.Join(names, ", ")+"; with --kafka: "+strings.Join(kafkaNames, ", "))
+	flags.BoolVar(&s.kafka, "kafka", false, "the figures of the change log on three brokers of Apache Kafka, with 500 blocks and 60 heads in a run unless told otherwise")
+	flags.IntVar(&s.promotions, "promotions", 10, "promotions of the promotion figure")
 	flags.BoolVar(&s.json, "json", false, "results as JSON on standard output, tables on standard error")
 	flags.BoolVar(&s.quick, "quick", false, "a small chain and few runs, to see that everything works; the figures mean little")
 	flags.StringVar(&s.scratch, "scratch", "", "directory for databases (default: the system's temporary directory)")
@@ -77,26 +84,33 @@ func parse(args []string, log io.Writer) (settings, error) {
 		}
 		return s, err
 	}
-	if s.quick {
-		quick := map[string]func(){
-			"blocks": func() { s.blocks = 150 }, "runs": func() { s.runs = 2 }, "heads": func() { s.heads = 30 },
-		}
-		flags.Visit(func(f *flag.Flag) { delete(quick, f.Name) })
-		for _, set := range quick {
-			set()
-		}
+	smaller := make(map[string]func())
+	if s.kafka {
+		smaller["blocks"], smaller["heads"] = func() { s.blocks = 500 }, func() { s.heads = 60 }
 	}
-	s.only = names
+	if s.quick {
+		smaller["blocks"], smaller["runs"] = func() { s.blocks = 150 }, func() { s.runs = 2 }
+		smaller["heads"], smaller["promotions"] = func() { s.heads = 30 }, func() { s.promotions = 2 }
+	}
+	flags.Visit(func(f *flag.Flag) { delete(smaller, f.Name) })
+	for _, set := range smaller {
+		set()
+	}
+	known := names
+	if s.kafka {
+		known = kafkaNames
+	}
+	s.only = known
 	if *only != "" {
 		s.only = strings.Split(*only, ",")
 	}
 	for _, name := range s.only {
-		if !slices.Contains(names, name) {
-			return s, fmt.Errorf("%w: --only %s: there are %s", errUsage, name, strings.Join(names, ", "))
+		if !slices.Contains(known, name) {
+			return s, fmt.Errorf("%w: --only %s: there are %s (with --kafka: %s)", errUsage, name, strings.Join(names, ", "), strings.Join(kafkaNames, ", "))
 		}
 	}
-	if flags.NArg() > 0 || s.runs < 1 || s.heads < 1 || s.blocks < 1 {
-		return s, fmt.Errorf("%w: --runs, --heads and --blocks are at least 1, and there are no arguments", errUsage)
+	if flags.NArg() > 0 || s.runs < 1 || s.heads < 1 || s.blocks < 1 || s.promotions < 1 {
+		return s, fmt.Errorf("%w: --runs, --heads, --blocks and --promotions are at least 1, and there are no arguments", errUsage)
 	}
 	return s, nil
 }
@@ -126,10 +140,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	return failed
 }
 
+func (b *bench) measures() []func(context.Context) ([]*figure, error) {
+	if b.kafka {
+		return []func(context.Context) ([]*figure, error){b.onTape, b.latency, b.promotion}
+	}
+	return []func(context.Context) ([]*figure, error){b.rounds, b.lag, b.memory}
+}
+
 // measure goes on with the next figures when one fails.
 func (r *report) measure(ctx context.Context, b *bench, tables io.Writer) error {
 	var failed []error
-	for _, measure := range []func(context.Context) ([]*figure, error){b.rounds, b.lag, b.memory} {
+	for _, measure := range b.measures() {
 		figures, err := measure(ctx)
 		if ctx.Err() != nil {
 			return errors.Join(append(failed, errors.New("interrupted"))...)

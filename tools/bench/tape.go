@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/drover-io/drover/changelog"
@@ -22,9 +24,14 @@ type tape struct {
 	last    uint64   // sequence
 }
 
+// openLog takes brokers as --kafka.brokers does.
+func openLog(ctx context.Context, brokers, cluster string) (*changelog.Log, error) {
+	return changelog.Open(ctx, changelog.Options{Brokers: strings.Split(brokers, ","), Cluster: cluster, ClientID: "drover-bench"})
+}
+
 // record copies the change log to the file at path.
-func record(ctx context.Context, broker, path string) (*tape, error) {
-	log, err := changelog.Open(ctx, changelog.Options{Brokers: []string{broker}, Cluster: clusterName, ClientID: "drover-bench"})
+func record(ctx context.Context, brokers, path string) (*tape, error) {
+	log, err := openLog(ctx, brokers, clusterName)
 	if err != nil {
 		return nil, err
 	}
@@ -33,29 +40,54 @@ func record(ctx context.Context, broker, path string) (*tape, error) {
 	if err != nil {
 		return nil, err
 	}
-	file, err := os.Create(path)
+	w, err := newTapeWriter(path)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	out := bufio.NewWriterSize(file, 1<<20)
-	t := new(tape)
 	err = log.ReadRange(ctx, first, next, func(e changelog.Entry) error {
 		if e.Err != nil {
 			return e.Err
 		}
-		_, err := out.Write(e.Frame.AppendTo(nil))
-		e.Frame.Payload = nil
-		t.entries = append(t.entries, e)
-		return err
+		return w.add(e)
 	})
+	return w.finish(err)
+}
+
+// tapeWriter makes a tape of entries.
+type tapeWriter struct {
+	file *os.File
+	out  *bufio.Writer
+	tape *tape
+}
+
+func newTapeWriter(path string) (*tapeWriter, error) {
+	file, err := os.Create(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := out.Flush(); err != nil {
+	return &tapeWriter{file: file, out: bufio.NewWriterSize(file, 1<<20), tape: new(tape)}, nil
+}
+
+func (w *tapeWriter) add(e changelog.Entry) error {
+	n, err := w.out.Write(e.Frame.AppendTo(nil))
+	e.Size, e.Frame.Payload = n, nil
+	w.tape.entries = append(w.tape.entries, e)
+	return err
+}
+
+// finish takes the error of what was written so far.
+func (w *tapeWriter) finish(err error) (*tape, error) {
+	defer w.file.Close()
+	if err == nil {
+		err = w.out.Flush()
+	}
+	if err == nil && len(w.tape.entries) == 0 {
+		err = errors.New("the change log is empty")
+	}
+	if err != nil {
 		return nil, err
 	}
-	return t, t.load(file)
+	return w.tape, w.tape.load(w.file)
 }
 
 // load maps the file and finds frames and batches in it.
