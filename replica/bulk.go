@@ -13,7 +13,7 @@ import (
 )
 
 // BulkOptions are goleveldb's options while catching up, when nothing is read: large memtables, so that keys are written
-// fewer times, and no pause for compaction, which another core does meanwhile. Tables, filters and comparer are what geth
+// fewer times (two of them are most of what catching up takes of memory), and no pause for compaction, which another core does meanwhile. Tables, filters and comparer are what geth
 // opens the database with.
 func BulkOptions() *opt.Options {
 	return &opt.Options{
@@ -21,7 +21,7 @@ func BulkOptions() *opt.Options {
 		DisableSeeksCompaction: true,
 		OpenFilesCacheCapacity: 1024,
 		BlockCacheCapacity:     16 * opt.MiB,
-		WriteBuffer:            64 * opt.MiB,
+		WriteBuffer:            32 * opt.MiB,
 		CompactionTableSize:    8 * opt.MiB,
 		CompactionTotalSize:    256 * opt.MiB,
 		CompactionL0Trigger:    4,

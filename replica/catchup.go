@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 // catchUp applies the change log to the bare database until it is near the topic's end; with UntilSynced, until
 // everything below the offset end is applied. start is where the feed begins. Groups are put together ahead, on the goroutine of gather.
 func (r *Replica) catchUp(ctx context.Context, db *opened, f *feed, start, end int64) error {
+	defer thrifty()()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g := newGatherer(db.heads, func(it *item) bool {
@@ -64,6 +66,18 @@ func (r *Replica) catchUp(ctx context.Context, db *opened, f *feed, start, end i
 	}
 	r.log.Info("caught up", "position", db.at, "operations", db.at.Sequence-from, "took", time.Since(began).Round(time.Millisecond))
 	return nil
+}
+
+// thrifty makes Go collect garbage twice as often until the returned function is called. Memtables and groups are large
+// and short-lived: at Go's default, catching up would need more memory than geth does afterwards, and containers are sized by
+// the largest.
+func thrifty() (restore func()) {
+	const percent = 50
+	before := debug.SetGCPercent(percent)
+	if before < percent { // GOGC asked for less, or for none at all under a GOMEMLIMIT
+		debug.SetGCPercent(before)
+	}
+	return func() { debug.SetGCPercent(before) }
 }
 
 // write makes one write, and tries again while the database refuses it: the position stays, and Status says why.

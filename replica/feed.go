@@ -114,6 +114,10 @@ func (f *feed) next(ctx context.Context, sequencer *changelog.Sequencer) item {
 			}
 			it.change = scan(batch, f.frozenBlocks())
 			it.event.Record = nil
+			// A newer geth says so in its first batch, before any heartbeat does.
+			if err := f.check("", it.change.databaseVersion, entry.Offset); err != nil {
+				return item{err: err}
+			}
 		case changelog.EventHeartbeat:
 			if err := f.check(event.Heartbeat.Genesis, event.Heartbeat.DatabaseVersion, entry.Offset); err != nil {
 				return item{err: err}

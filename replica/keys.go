@@ -34,7 +34,7 @@ const (
 	classCanonical          // 'h' num 'n'
 	classNumber             // 'H' hash
 	classTxLookup           // 'l' hash
-	classMarker             // LastHeader, LastFast, LastBlock, LastFinalized
+	classMarker             // LastHeader, LastFast, LastBlock, LastFinalized, DatabaseVersion
 	classLocal              // LocalKeys
 )
 
@@ -63,6 +63,10 @@ func classify(key []byte) keyClass {
 			return classCanonical
 		}
 		if string(key) == string(keyLastHeader) {
+			return classMarker
+		}
+	case len(keyDBVersion):
+		if string(key) == string(keyDBVersion) {
 			return classMarker
 		}
 	case len(keyLastFast), len(keyLastBlock), len(keyLastFinalized):

@@ -144,15 +144,22 @@ func (o *opened) loadHeads() error {
 
 func (o *opened) checkVersion() error {
 	value, err := o.get(keyDBVersion)
-	if err != nil || len(value) == 0 {
+	if err != nil {
 		return err
 	}
-	// RLP of a small integer: the byte itself.
-	if v := uint64(value[0]); v > maxDatabaseVersion {
+	if v := databaseVersion(value); v > maxDatabaseVersion {
 		return fmt.Errorf("%w: the database is of version %d, this release reads up to %d (geth %s): upgrade Drover",
 			ErrUsage, v, maxDatabaseVersion, gethVersion)
 	}
 	return nil
+}
+
+// databaseVersion reads geth's record: RLP of a small integer, which is the byte itself.
+func databaseVersion(value []byte) uint64 {
+	if len(value) == 0 {
+		return 0
+	}
+	return uint64(value[0])
 }
 
 // get returns nil for a key that is absent.

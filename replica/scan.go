@@ -18,6 +18,7 @@ type change struct {
 	// What the head tracker reacts to.
 	headHeader, headFast, headBlock *common.Hash // puts of the three head markers
 	finalized                       *common.Hash // put of LastFinalized; the zero hash means none
+	databaseVersion                 int          // put of geth's version of its schema; 0 when there is none
 	canonical                       *uint64      // number of a put of a canonical hash
 	blockData                       bool         // puts of headers, bodies, receipts
 	state                           bool         // puts of trie nodes or code
@@ -103,6 +104,8 @@ func (c *change) marker(op chaindata.Op) {
 		c.headBlock = &hash
 	case string(keyLastFinalized):
 		c.finalized = &hash
+	case string(keyDBVersion):
+		c.databaseVersion = int(databaseVersion(op.Value))
 	}
 }
 
