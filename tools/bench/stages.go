@@ -30,7 +30,7 @@ func newStagesFigure(compression changelog.Compression) *figure {
 	f.Targets = []*target{
 		{Series: "publish ÷ apply", Limit: 2, AtLeast: true},
 		{Series: "fetch ÷ apply", Limit: 2, AtLeast: true},
-		{Series: "wire ÷ journal", Limit: 0.6},
+		{Series: "wire ÷ journal", Limit: 0.6, size: true},
 	}
 	f.note("MB are 10^6 bytes of journal records, whatever they are compressed to; ratios are of the same run")
 	f.note("capture: a chaindata.Follower over the journals that a `geth import` wrote, from the page cache")

@@ -41,13 +41,15 @@ func (p packing) String() string {
 var packings = []packing{
 	{oneBlock, zstd.SpeedFastest, 1 << 20},
 	{1 << 20, zstd.SpeedFastest, 1 << 20},
-	{4 << 20, zstd.SpeedFastest, 1 << 20},
+	{2 << 20, zstd.SpeedFastest, 2 << 20},
 	{4 << 20, zstd.SpeedFastest, 4 << 20},
+	{oneBlock, zstd.SpeedDefault, 1 << 20},
 	{1 << 20, zstd.SpeedDefault, 1 << 20},
+	{2 << 20, zstd.SpeedDefault, 1 << 20},
+	{2 << 20, zstd.SpeedDefault, 2 << 20},
 	{4 << 20, zstd.SpeedDefault, 4 << 20},
 	{1 << 20, zstd.SpeedBetterCompression, 1 << 20},
 	{4 << 20, zstd.SpeedBetterCompression, 4 << 20},
-	{1 << 20, zstd.SpeedBestCompression, 1 << 20},
 	{everything, zstd.SpeedBestCompression, 128 << 20},
 }
 
