@@ -17,6 +17,7 @@ type listPages struct {
 	entries []Entry
 	perPage int // entries that one read brings
 	reads   int
+	forget  func() // retention at work: called once, before the first page is read
 }
 
 func (p *listPages) cluster() string { return p.name }
@@ -27,7 +28,14 @@ func (p *listPages) bounds(context.Context) (int64, int64, error) {
 
 func (p *listPages) page(_ context.Context, offset, maxBytes int64) ([]Entry, error) {
 	p.reads++
-	if offset < p.first || offset > p.first+int64(len(p.entries)) {
+	if p.forget != nil {
+		p.forget()
+		p.forget = nil
+	}
+	if offset < p.first {
+		return nil, &NotRetainedError{Position: Position{Cluster: p.name, Offset: offset}, FirstOffset: p.first}
+	}
+	if offset > p.first+int64(len(p.entries)) {
 		return nil, fmt.Errorf("offset %d is out of range", offset)
 	}
 	es := p.entries[offset-p.first:]
@@ -308,6 +316,20 @@ func TestTailIsTheLastWhollyPublishedSequence(t *testing.T) {
 	other.name = "other"
 	if _, err := findTail(t.Context(), other); !errors.Is(err, ErrWrongCluster) {
 		t.Errorf("other cluster: %v", err)
+	}
+}
+
+// A topic with small segments and a short retention loses what a start is about to read.
+func TestTailIsFoundWhileRetentionGoesPastIt(t *testing.T) {
+	var frames []Frame
+	for seq := uint64(1); seq <= 2000; seq++ {
+		frames = append(frames, HeartbeatFrame(1, seq, Heartbeat{Cluster: "test"}, time.Unix(0, 0)))
+	}
+	p := list(0, frames)
+	p.forget = func() { p.trim(1990) }
+	tail, err := findTail(t.Context(), p)
+	if err != nil || tail.First != 1990 || tail.Next != 2000 || tail.Sequence != 2000 {
+		t.Errorf("%+v, %v", tail, err)
 	}
 }
 

@@ -2,6 +2,7 @@ package changelog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -90,6 +91,17 @@ func (l *Log) Tail(ctx context.Context) (Tail, error) {
 }
 
 func findTail(ctx context.Context, p pages) (Tail, error) {
+	for try := 0; ; try++ {
+		tail, err := tailOnce(ctx, p)
+		// Retention went past where the reading began: what is left is nearer to the end.
+		if try < 3 && errors.Is(err, ErrNotRetained) {
+			continue
+		}
+		return tail, err
+	}
+}
+
+func tailOnce(ctx context.Context, p pages) (Tail, error) {
 	first, next, err := p.bounds(ctx)
 	if err != nil {
 		return Tail{}, err
