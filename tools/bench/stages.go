@@ -40,6 +40,7 @@ func newStagesFigure(compression changelog.Compression) *figure {
 	f.note("fetch and apply: the same replica on the topic")
 	f.note("together: all four at once, capture into the topic and the topic into a replica")
 	f.note("CPU: seconds for each GB of journal; drover's is the bench process, Kafka's the three brokers, which share %d cores with it", runtime.NumCPU())
+	f.note("per CPU second of drover: what the ratio would be if the brokers had machines of their own and answered at once")
 	f.note("wire: record batches on a broker's disk, which are those of the produce requests")
 	return f
 }
@@ -140,9 +141,11 @@ func (s *stages) measure(ctx context.Context, c changelog.Compression) (err erro
 		return err
 	}
 	f := s.measured
-	f.add("publish ÷ apply", "", publish/apply)
-	f.add("fetch ÷ apply", "", fetch/apply)
-	f.add("slowest alone ÷ together", "", min(capture, publish, fetch, apply)/together)
+	f.add("publish ÷ apply", "", publish.rate/apply.rate)
+	f.add("fetch ÷ apply", "", fetch.rate/apply.rate)
+	f.add("publish ÷ apply, per CPU second of drover", "", apply.cpu/publish.cpu)
+	f.add("fetch ÷ apply, per CPU second of drover", "", apply.cpu/fetch.cpu)
+	f.add("slowest alone ÷ together", "", min(capture.rate, publish.rate, fetch.rate, apply.rate)/together.rate)
 	f.add("wire ÷ journal", "", float64(stored)/float64(s.bytes))
 	return nil
 }
@@ -152,39 +155,47 @@ func (s *stages) topic(ctx context.Context) (*topic, error) {
 	return s.newTopic(ctx, s.cluster, fmt.Sprintf("%s-%d", clusterName, s.topics))
 }
 
-// time measures one stage and returns its MB/s.
-func (s *stages) time(name string, stage func() error) (rate float64, err error) {
+// speed of a stage.
+type speed struct {
+	rate float64 // MB of journal a second
+	cpu  float64 // seconds of this process for each GB of journal
+}
+
+// time measures one stage.
+func (s *stages) time(name string, stage func() error) (speed, error) {
 	debug.FreeOSMemory() // also collects
 	quiet()
 	own, kafka, began := selfCPU(), s.cluster.cpu(), time.Now()
 	if err := stage(); err != nil {
-		return 0, fmt.Errorf("%s: %w", name, err)
+		return speed{}, fmt.Errorf("%s: %w", name, err)
 	}
 	seconds := time.Since(began).Seconds()
 	own, kafka = selfCPU()-own, s.cluster.cpu()-kafka
-	f, gigabytes := s.measured, float64(s.bytes)/1e9
-	f.add(name, "MB/s", float64(s.bytes)/1e6/seconds)
+	gigabytes := float64(s.bytes) / 1e9
+	v := speed{rate: float64(s.bytes) / 1e6 / seconds, cpu: own.Seconds() / gigabytes}
+	f := s.measured
+	f.add(name, "MB/s", v.rate)
 	f.add(name+", frames", "1/s", float64(len(s.tape.entries))/seconds)
-	f.add(name+", CPU of drover", "s/GB", own.Seconds()/gigabytes)
+	f.add(name+", CPU of drover", "s/GB", v.cpu)
 	if name != "capture" && name != "apply" {
 		f.add(name+", CPU of Kafka", "s/GB", kafka.Seconds()/gigabytes)
 	}
-	return float64(s.bytes) / 1e6 / seconds, nil
+	return v, nil
 }
 
 // apply runs a replica on a copy of the seed until it has applied everything.
-func (s *stages) apply(ctx context.Context, name, cluster string, log replica.ChangeLog, beside ...func(context.Context) error) (float64, error) {
+func (s *stages) apply(ctx context.Context, name, cluster string, log replica.ChangeLog, beside ...func(context.Context) error) (speed, error) {
 	datadir, err := s.fresh("stage")
 	if err != nil {
-		return 0, err
+		return speed{}, err
 	}
 	err = chaindata.WriteMarker(harness.Chaindata(datadir), chaindata.Marker{
 		Cluster: cluster, Timeline: 1, Role: chaindata.RoleCopy, Sequence: s.from - 1,
 	})
 	if err != nil {
-		return 0, err
+		return speed{}, err
 	}
-	rate, err := s.time(name, func() error {
+	v, err := s.time(name, func() error {
 		work := append(beside, func(ctx context.Context) error {
 			r, err := replica.New(replica.Options{Cluster: cluster, Log: log, Datadir: datadir, UntilSynced: true})
 			if err != nil {
@@ -197,7 +208,7 @@ func (s *stages) apply(ctx context.Context, name, cluster string, log replica.Ch
 	if err == nil {
 		err = ctx.Err() // a replica that is told to end does so without an error
 	}
-	return rate, errors.Join(err, s.drop(datadir))
+	return v, errors.Join(err, s.drop(datadir))
 }
 
 // all runs the functions at once; the first error ends the others.
@@ -219,10 +230,10 @@ func all(ctx context.Context, work ...func(context.Context) error) error {
 }
 
 // together is capture, publish, fetch and apply at once.
-func (s *stages) together(ctx context.Context, c changelog.Compression) (rate float64, err error) {
+func (s *stages) together(ctx context.Context, c changelog.Compression) (_ speed, err error) {
 	t, err := s.topic(ctx)
 	if err != nil {
-		return 0, err
+		return speed{}, err
 	}
 	defer func() { err = errors.Join(err, t.remove(ctx)) }()
 	log := inFull{ChangeLog: replica.FromLog(t.Log), tape: s.tape}
