@@ -19,6 +19,12 @@ type CopyOptions struct {
 	SkipAncient bool         // copy the LevelDB alone
 	Logger      *slog.Logger // default: none
 
+	// FreezerData takes the freezer's data files in Copy's place, so that who streams them elsewhere need not have them
+	// twice: dst then holds the freezer without them. path is relative to the freezer's root, size what to read of f. It is
+	// called for one file at a time, and again for the same path when geth cut or pruned the table meanwhile: the last
+	// call counts, and only for the paths in CopyResult.FreezerData. io.EOF or io.ErrUnexpectedEOF from f is to be returned.
+	FreezerData func(ctx context.Context, path string, f *os.File, size int64) error
+
 	afterManifest func() // for tests: runs in each attempt when manifest and journals are open, before tables are linked
 }
 
@@ -30,6 +36,7 @@ type CopyResult struct {
 	Linked       int           // tables that are hard links, not copies
 	JournalBytes int64         // bytes of journal records copied
 	AncientBytes int64         // bytes of the freezer copied
+	FreezerData  []string      // the data files that CopyOptions.FreezerData took
 	Attempts     int           // how often the source had moved on; 1 is the least
 	Elapsed      time.Duration // wall time
 }
@@ -68,6 +75,10 @@ func Copy(ctx context.Context, src, dst string, opts CopyOptions) (res CopyResul
 			_ = os.RemoveAll(tmp)
 		}
 	}()
+	marker, err := sourceMarker(src)
+	if err != nil {
+		return res, err
+	}
 	c := &copier{src: src, dst: tmp, tables: make(map[uint64]string), res: &res, log: opts.Logger, hook: opts.afterManifest}
 	if err := c.levelDB(ctx); err != nil {
 		return res, err
@@ -75,11 +86,13 @@ func Copy(ctx context.Context, src, dst string, opts CopyOptions) (res CopyResul
 	if !opts.SkipAncient {
 		// After the database: geth deletes a block there only when the freezer has it on disk. So a block may be in
 		// both copies, never in neither.
-		if res.AncientBytes, err = copyFreezer(ctx, opts.Ancient, filepath.Join(tmp, "ancient")); err != nil {
+		f := &freezerCopier{src: opts.Ancient, dst: filepath.Join(tmp, "ancient"), data: opts.FreezerData}
+		if err = f.copy(ctx); err != nil {
 			return res, fmt.Errorf("copy of the freezer: %w", err)
 		}
+		res.AncientBytes, res.FreezerData = f.bytes, f.taken()
 	}
-	if err := copyMarker(src, tmp, res.Sequence); err != nil {
+	if err := copyMarker(src, tmp, marker, res.Sequence); err != nil {
 		return res, err
 	}
 	if err := errors.Join(syncDir(tmp), os.Chmod(tmp, 0o755)); err != nil {
@@ -92,15 +105,34 @@ func Copy(ctx context.Context, src, dst string, opts CopyOptions) (res CopyResul
 	return res, syncDir(filepath.Dir(dst))
 }
 
-func copyMarker(src, dst string, sequence uint64) error {
+// sourceMarker is the zero Marker where there is none.
+func sourceMarker(src string) (Marker, error) {
 	m, err := ReadMarker(src)
 	if errors.Is(err, ErrNoMarker) {
-		return nil
+		return Marker{}, nil
 	}
+	return m, err
+}
+
+// copyMarker carries over the marker that src had when the copy began. A freezer takes its time, and a master may have
+// opened another timeline meanwhile, on which the copy's sequence would mean something else.
+func copyMarker(src, dst string, m Marker, sequence uint64) error {
+	now, err := sourceMarker(src)
 	if err != nil {
 		return err
 	}
-	m.Role, m.Sequence = RoleCopy, sequence
+	if now.Cluster != m.Cluster || now.Timeline != m.Timeline || now.Role != m.Role {
+		return fmt.Errorf("%s changed hands during the copy (timeline %d to %d): copy it again", src, m.Timeline, now.Timeline)
+	}
+	if m == (Marker{}) {
+		return nil
+	}
+	// A copy keeps the sequence it was given: its database's own moves on by one when somebody opens it (State.Reopened),
+	// and a replica keeps its position in the database itself.
+	if m.Role == RoleSource || m.Sequence == 0 {
+		m.Sequence = sequence
+	}
+	m.Role = RoleCopy
 	return WriteMarker(dst, m)
 }
 

@@ -248,7 +248,7 @@ func TestFreezerTableCopiedEmptyIsCopiedAgain(t *testing.T) {
 	if empty, err := emptyTable(dst, "headers.cidx"); err != nil || !empty {
 		t.Fatalf("empty %v, %v", empty, err)
 	}
-	if err := fillEmptyTables(t.Context(), src, dst, []string{"bodies.cidx", "headers.cidx"}); err != nil {
+	if err := (&freezerCopier{src: src, dst: dst}).fillEmptyTables(t.Context(), []string{"bodies.cidx", "headers.cidx"}); err != nil {
 		t.Fatal(err)
 	}
 	if empty, err := emptyTable(dst, "headers.cidx"); err != nil || empty {
@@ -273,7 +273,7 @@ func TestCopyTakesAFreezerTableAgainWhenItWasCut(t *testing.T) {
 	} {
 		write(name, content)
 	}
-	if _, err := copyFreezer(t.Context(), src, dst); err != nil {
+	if err := (&freezerCopier{src: src, dst: dst}).copy(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	write("headers.cidx", "other") // what an attempt finds when the table was cut while it was copied
@@ -281,7 +281,7 @@ func TestCopyTakesAFreezerTableAgainWhenItWasCut(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	os.Remove(filepath.Join(src, "chain/headers.0001.cdat"))
-	if _, err := copyFreezer(t.Context(), src, dst); err != nil {
+	if err := (&freezerCopier{src: src, dst: dst}).copy(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadDir(filepath.Join(dst, "chain"))

@@ -15,21 +15,28 @@ import (
 	"time"
 )
 
-// copyFreezer copies a live freezer (ancient/ and what is below it) so that geth's own repair at open accepts it.
+// freezerCopier copies a live freezer (ancient/ and what is below it) so that geth's own repair at open accepts it.
 //
 // Of each table the .meta goes first, the index second, the data last. geth's repair (core/rawdb/freezer_table.go) cuts
 // the index at the flush offset of the .meta, the data at the index, and all tables at the shortest; each step cuts back
 // to a moment no earlier than the start of this copy, because each file was copied later than the one it is cut by. What
 // the database's copy, taken before, relies on was flushed before, so it is never cut.
 // A table whose start or copied end changed meanwhile (the tail was pruned, or debug_setHead cut the head) is copied again.
-func copyFreezer(ctx context.Context, src, dst string) (int64, error) {
+type freezerCopier struct {
+	src, dst string
+	data     func(ctx context.Context, path string, f *os.File, size int64) error // see CopyOptions.FreezerData; may be nil
+	bytes    int64
+	handed   map[string][]string // table to the data files that data took
+}
+
+func (c *freezerCopier) copy(ctx context.Context) error {
 	var tables []string
-	err := filepath.WalkDir(src, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(c.src, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		if name := d.Name(); !d.IsDir() && (strings.HasSuffix(name, ".cidx") || strings.HasSuffix(name, ".ridx")) {
-			rel, err := filepath.Rel(src, path)
+			rel, err := filepath.Rel(c.src, path)
 			if err != nil {
 				return err
 			}
@@ -38,33 +45,41 @@ func copyFreezer(ctx context.Context, src, dst string) (int64, error) {
 		return nil
 	})
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+		return nil
 	}
 	if err != nil {
-		return 0, err
+		return err
 	}
-	var total int64
+	c.handed = make(map[string][]string)
 	for _, index := range tables {
-		n, err := copyFreezerTable(ctx, src, dst, index)
-		total += n
-		if err != nil {
-			return total, err
+		if err := c.standing(ctx, index); err != nil {
+			return err
 		}
 	}
-	return total, fillEmptyTables(ctx, src, dst, tables)
+	return c.fillEmptyTables(ctx, tables)
+}
+
+// taken lists the data files that were handed out, in the order of their names.
+func (c *freezerCopier) taken() []string {
+	var all []string
+	for _, files := range c.handed {
+		all = append(all, files...)
+	}
+	slices.Sort(all)
+	return all
 }
 
 // fillEmptyTables copies again what was copied empty while its neighbours were not. That is the one case in which geth
 // does not cut all tables to the shortest: it takes an empty table for a newly added one, moves its start to where the
 // others end, and panics if that is a table that cannot be pruned. It comes about when the very first blocks are frozen
 // during the copy. A table that stays empty is empty in the source, too.
-func fillEmptyTables(ctx context.Context, src, dst string, tables []string) error {
+func (c *freezerCopier) fillEmptyTables(ctx context.Context, tables []string) error {
 	const attempts, pause = 40, 25 * time.Millisecond // geth flushes the tables one after the other
 	for range attempts {
 		var empty []string
 		filled := make(map[string]bool) // directories
 		for _, index := range tables {
-			if isEmpty, err := emptyTable(dst, index); err != nil {
+			if isEmpty, err := emptyTable(c.dst, index); err != nil {
 				return err
 			} else if isEmpty {
 				empty = append(empty, index)
@@ -78,7 +93,7 @@ func fillEmptyTables(ctx context.Context, src, dst string, tables []string) erro
 				continue
 			}
 			again = true
-			if _, err := copyFreezerTable(ctx, src, dst, index); err != nil {
+			if err := c.standing(ctx, index); err != nil {
 				return err
 			}
 		}
@@ -134,68 +149,79 @@ func flushOffset(meta []byte) uint64 {
 	return fields[2]
 }
 
-func copyFreezerTable(ctx context.Context, src, dst, index string) (int64, error) {
+// standing copies one table until it stood still meanwhile.
+func (c *freezerCopier) standing(ctx context.Context, index string) error {
 	const attempts = 10
 	for range attempts {
 		if err := ctx.Err(); err != nil {
-			return 0, err
+			return err
 		}
-		n, err := freezerTable(ctx, src, dst, index)
+		before := c.bytes
+		err := c.table(ctx, index)
 		if err == nil {
-			return n, nil
+			return nil
 		}
-		if !errors.Is(err, errMoved) && !errors.Is(err, fs.ErrNotExist) {
-			return n, err
+		cut := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) // the file became shorter while it was read
+		if !cut && !errors.Is(err, errMoved) && !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
+		c.bytes = before
 	}
-	return 0, fmt.Errorf("%s does not stand still", filepath.Join(src, index))
+	return fmt.Errorf("%s does not stand still", filepath.Join(c.src, index))
 }
 
-// freezerTable copies one table: headers.cidx stands for headers.meta, headers.cidx and headers.0000.cdat and so on.
-func freezerTable(ctx context.Context, src, dst, index string) (int64, error) {
+// table copies one table: headers.cidx stands for headers.meta, headers.cidx and headers.0000.cdat and so on.
+func (c *freezerCopier) table(ctx context.Context, index string) error {
 	table := strings.TrimSuffix(strings.TrimSuffix(index, ".cidx"), ".ridx")
-	if err := os.MkdirAll(filepath.Join(dst, filepath.Dir(index)), 0o755); err != nil {
-		return 0, err
+	if err := os.MkdirAll(filepath.Join(c.dst, filepath.Dir(index)), 0o755); err != nil {
+		return err
 	}
-	var total int64
-	copyOne := func(rel string) error {
-		f, err := os.Open(filepath.Join(src, rel))
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		fi, err := f.Stat()
-		if err != nil {
-			return err
-		}
-		total += fi.Size()
-		return copyPrefix(f, filepath.Join(dst, rel), fi.Size())
+	keep := func(_ context.Context, rel string, f *os.File, size int64) error {
+		return copyPrefix(f, filepath.Join(c.dst, rel), size)
 	}
-	if err := copyOne(table + ".meta"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return total, err
+	if err := c.file(ctx, table+".meta", keep); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	if err := copyOne(index); err != nil {
-		return total, err
+	if err := c.file(ctx, index, keep); err != nil {
+		return err
 	}
-	data, err := dataFiles(src, table)
+	data, err := dataFiles(c.src, table)
 	if err != nil {
-		return total, err
+		return err
 	}
-	if err := removeStale(dst, table, data); err != nil {
-		return total, err
+	if err := removeStale(c.dst, table, data); err != nil {
+		return err
+	}
+	if c.data != nil {
+		keep, c.handed[table] = c.data, data
 	}
 	for _, rel := range data {
 		if err := ctx.Err(); err != nil {
-			return total, err
+			return err
 		}
-		if err := copyOne(rel); err != nil {
-			return total, err
+		if err := c.file(ctx, rel, keep); err != nil {
+			return err
 		}
 	}
-	if err := syncDir(filepath.Join(dst, filepath.Dir(index))); err != nil {
-		return total, err
+	if err := syncDir(filepath.Join(c.dst, filepath.Dir(index))); err != nil {
+		return err
 	}
-	return total, samePrefix(filepath.Join(src, index), filepath.Join(dst, index))
+	return samePrefix(filepath.Join(c.src, index), filepath.Join(c.dst, index))
+}
+
+// file hands one file of the source to take, as long as it is now.
+func (c *freezerCopier) file(ctx context.Context, rel string, take func(context.Context, string, *os.File, int64) error) error {
+	f, err := os.Open(filepath.Join(c.src, rel))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	c.bytes += fi.Size()
+	return take(ctx, rel, f, fi.Size())
 }
 
 // dataFiles lists a table's data files, oldest first, relative to the freezer's root.

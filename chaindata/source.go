@@ -127,14 +127,24 @@ func (v *view) has(keys ...[]byte) (bool, error) {
 
 // get returns the key's value, nil when there is none.
 func (v *view) get(key []byte) ([]byte, error) {
-	var value []byte
-	var found bool
+	values, err := v.getAll(key)
+	if err != nil {
+		return nil, err
+	}
+	return values[0], nil
+}
+
+// getAll is get for several keys with one pass over the journals, which may be gigabytes.
+func (v *view) getAll(keys ...[]byte) ([][]byte, error) {
+	values, found := make([][]byte, len(keys)), make([]bool, len(keys))
 	for _, num := range v.journals {
 		if _, err := scanJournal(filepath.Join(v.dir, journalName(num)), func(b Batch) error {
 			for op := range b.Ops() {
-				if bytes.Equal(op.Key, key) {
-					if found, value = true, nil; !op.Delete {
-						value = append([]byte{}, op.Value...)
+				for i, key := range keys {
+					if bytes.Equal(op.Key, key) {
+						if found[i], values[i] = true, nil; !op.Delete {
+							values[i] = append([]byte{}, op.Value...)
+						}
 					}
 				}
 			}
@@ -143,23 +153,28 @@ func (v *view) get(key []byte) ([]byte, error) {
 			return nil, err
 		}
 	}
-	if found {
-		return value, nil
-	}
-	if v.db == nil {
-		db, err := leveldb.Open(tableStorage{v.dir}, &opt.Options{
-			ReadOnly: true, ErrorIfMissing: true, OpenFilesCacheCapacity: 16, DisableBlockCache: true,
-		})
-		if err != nil {
+	for i, key := range keys {
+		if found[i] {
+			continue
+		}
+		if v.db == nil {
+			db, err := leveldb.Open(tableStorage{v.dir}, &opt.Options{
+				ReadOnly: true, ErrorIfMissing: true, OpenFilesCacheCapacity: 16, DisableBlockCache: true,
+			})
+			if err != nil {
+				return nil, err
+			}
+			v.db = db
+		}
+		value, err := v.db.Get(key, nil)
+		if err != nil && !errors.Is(err, leveldb.ErrNotFound) {
 			return nil, err
 		}
-		v.db = db
+		if err == nil {
+			values[i] = value
+		}
 	}
-	value, err := v.db.Get(key, nil)
-	if errors.Is(err, leveldb.ErrNotFound) {
-		return nil, nil
-	}
-	return value, err
+	return values, nil
 }
 
 // tableStorage shows goleveldb a directory's manifest and tables, to read. It has no journals and takes no lock.
