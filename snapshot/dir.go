@@ -392,6 +392,11 @@ func (s *DirStore) Delete(ctx context.Context, keys ...string) error {
 	if len(keys) == 0 {
 		return nil
 	}
+	for _, key := range keys {
+		if err := checkKey(key); err != nil {
+			return err
+		}
+	}
 	if _, err := os.Stat(s.root); errors.Is(err, fs.ErrNotExist) {
 		return s.absent()
 	}
@@ -402,20 +407,21 @@ func (s *DirStore) Delete(ctx context.Context, keys ...string) error {
 	defer unlock()
 	dirs := make(map[string]bool)
 	for _, key := range keys {
-		if err := cmp.Or(checkKey(key), ctx.Err()); err != nil {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
-		err := os.Remove(s.path(key))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+		// Not os.Remove: a directory is no object.
+		err := syscall.Unlink(s.path(key))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) && !errors.Is(err, syscall.EISDIR) {
 			return s.fail(key, err)
 		}
-		dirs[filepath.Dir(s.path(key))] = err == nil
+		if err == nil {
+			dirs[filepath.Dir(s.path(key))] = true
+		}
 	}
-	for dir, changed := range dirs {
-		if changed {
-			if err := syncDir(dir); err != nil {
-				return s.fail(dir, err)
-			}
+	for dir := range dirs {
+		if err := syncDir(dir); err != nil {
+			return s.fail(dir, err)
 		}
 	}
 	return nil

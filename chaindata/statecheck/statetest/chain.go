@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/big"
 	"slices"
+	"sync"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core/types"
@@ -87,17 +88,37 @@ func State(n uint64, put func(key, value []byte)) common.Hash {
 	return build(items, put)
 }
 
+// storage puts a contract's storage, which never changes.
 func storage(account uint64, put func(key, value []byte)) common.Hash {
-	items := make(map[string][]byte, slots)
-	for i := range uint64(slots) {
-		value, err := rlp.EncodeToBytes(crypto.Keccak256(number(account), number(i)))
-		if err != nil {
-			panic(err)
-		}
-		items[string(crypto.Keccak256([]byte("slot"), number(i)))] = value
+	made := storages()[account]
+	for _, op := range made.ops {
+		put(op.Key, op.Value)
 	}
-	return build(items, put)
+	return made.root
 }
+
+type storageTrie struct {
+	root common.Hash
+	ops  []Op
+}
+
+var storages = sync.OnceValue(func() map[uint64]storageTrie {
+	all := make(map[uint64]storageTrie)
+	for account := uint64(0); account < accounts; account += 3 {
+		items := make(map[string][]byte, slots)
+		for i := range uint64(slots) {
+			value, err := rlp.EncodeToBytes(crypto.Keccak256(number(account), number(i)))
+			if err != nil {
+				panic(err)
+			}
+			items[string(crypto.Keccak256([]byte("slot"), number(i)))] = value
+		}
+		var made storageTrie
+		made.root = build(items, func(key, value []byte) { made.ops = append(made.ops, Op{key, value}) })
+		all[account] = made
+	}
+	return all
+})
 
 // build puts the nodes of a trie by their hashes, as the hash scheme has them.
 func build(items map[string][]byte, put func(key, value []byte)) common.Hash {
