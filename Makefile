@@ -68,12 +68,32 @@ kafka-install: ## Apache Kafka's jars into .cache/ (Maven, once)
 	@$(call debian,mvn,maven)
 	@$(GO) run ./tools/kafka/cmd/kafka -install
 
+.PHONY: moto
+moto: moto-install ## AWS emulated (S3, EC2 with EBS, SNS) on 127.0.0.1:5000 until Ctrl-C
+	@$(GO) run ./tools/moto/cmd/moto $(ARGS)
+
+# python3 alone may lack venv and ensurepip, which Debian ships apart. The installer says so when they stay missing.
+.PHONY: moto-install
+moto-install: ## moto into a Python environment in .cache/ (pip, once)
+	@$(call debian,python3,python3)
+	@python3 -c 'import venv, ensurepip' 2>/dev/null || { [ -f /etc/debian_version ] && [ "$$(id -u)" = 0 ] && echo "installing python3-venv (apt-get)" \
+		&& { apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv; } >/dev/null; } || true
+	@$(GO) run ./tools/moto/cmd/moto -install
+
+.PHONY: versitygw
+versitygw: versitygw-install ## a real S3 server over a directory on 127.0.0.1:7070 until Ctrl-C (ARGS="-dir DIR")
+	@$(GO) run ./tools/versitygw/cmd/versitygw $(ARGS)
+
+.PHONY: versitygw-install
+versitygw-install: ## versitygw into .cache/bin (built from its Go module, once)
+	@$(GO) run ./tools/versitygw/cmd/versitygw -install
+
 .PHONY: compiler
 compiler: # the race detector needs cgo
 	@$(call debian,gcc,gcc libc6-dev)
 
 .PHONY: test
-test: compiler $(GETH) kafka-install bin/drover-race ## everything that CI runs: vet, unit tests and end-to-end tests on real geth, with the race detector
+test: compiler $(GETH) kafka-install moto-install versitygw-install bin/drover-race ## everything that CI runs: vet, unit tests and end-to-end tests on real geth, with the race detector
 	$(GO) vet ./...
 	$(GO) test -race -timeout 20m $(UNIT)
 	$(GO) test -p 1 -timeout 40m -v -run "$(or $(RUN),.)" ./e2e/...
