@@ -300,3 +300,24 @@ func (c *Cluster) Allow(ctx context.Context, user, topic string, operations ...k
 	}
 	return nil
 }
+
+// SetTopic changes a setting of a topic. It returns when the controller has accepted it.
+func (c *Cluster) SetTopic(ctx context.Context, topic, name, value string) error {
+	admin := c.Admin()
+	defer admin.Transport.(*kafka.Transport).CloseIdleConnections()
+	resp, err := admin.IncrementalAlterConfigs(ctx, &kafka.IncrementalAlterConfigsRequest{
+		Resources: []kafka.IncrementalAlterConfigsRequestResource{{
+			ResourceType: kafka.ResourceTypeTopic, ResourceName: topic,
+			Configs: []kafka.IncrementalAlterConfigsRequestConfig{{Name: name, Value: value, ConfigOperation: kafka.ConfigOperationSet}},
+		}},
+	})
+	if err != nil {
+		return fmt.Errorf("set %s of %s: %w", name, topic, err)
+	}
+	for _, resource := range resp.Resources {
+		if resource.Error != nil {
+			return fmt.Errorf("set %s of %s: %w", name, topic, resource.Error)
+		}
+	}
+	return nil
+}

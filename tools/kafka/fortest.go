@@ -14,17 +14,23 @@ func ForTest(tb testing.TB, opts Options) *Cluster {
 	if err != nil {
 		tb.Fatalf("local Kafka: %v", err)
 	}
-	tb.Cleanup(func() {
-		if tb.Failed() {
-			for _, b := range c.brokers {
-				log, _ := os.ReadFile(c.LogFile(b.id))
-				tb.Logf("broker %d (running: %v), last of its log:\n%s", b.id, b.live() != nil, lastLines(string(log), 15))
-			}
-		}
-		c.Close()
-	})
+	tb.Cleanup(c.Close)
+	c.QuoteTo(tb)
 	if err := c.Start(context.Background()); err != nil {
 		tb.Fatalf("local Kafka: %v", err)
 	}
 	return c
+}
+
+// QuoteTo logs what the brokers logged last when the test has failed at its end: for a cluster that several tests share.
+func (c *Cluster) QuoteTo(tb testing.TB) {
+	tb.Cleanup(func() {
+		if !tb.Failed() {
+			return
+		}
+		for _, b := range c.brokers {
+			log, _ := os.ReadFile(c.LogFile(b.id))
+			tb.Logf("broker %d (running: %v), last of its log:\n%s", b.id, b.live() != nil, lastLines(string(log), 15))
+		}
+	})
 }
