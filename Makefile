@@ -10,6 +10,9 @@ CACHE        := $(CURDIR)/.cache
 # The geth that is run is the geth that replicas embed: one version, pinned in go.mod.
 GETH_VERSION := $(shell sed -n 's|.*github.com/ethereum/go-ethereum v\([0-9.]*\).*|\1|p' go.mod | head -1)
 GETH         := $(CACHE)/bin/geth-$(GETH_VERSION)
+# The geth of the minor release before, for the tests of upgrades.
+OLD_VERSION  := $(shell sed -n 's|^const OldGethVersion = "\([0-9.]*\)"|\1|p' e2e/harness/locate.go)
+OLD_GETH     := $(CACHE)/bin/geth-$(OLD_VERSION)
 LINT_VERSION := v2.15.0
 LINT         := $(CACHE)/bin/golangci-lint-$(LINT_VERSION)
 SOURCES      := $(shell git ls-files '*.go' 2>/dev/null) go.mod go.sum
@@ -20,6 +23,7 @@ UNIT          = $(shell $(GO) list ./... 2>/dev/null | grep -v /e2e)
 # The end-to-end tests drive real processes: drover is built with the race detector, the tests themselves are not, since they
 # generate and compare whole chains.
 export DROVER_TEST_GETH := $(GETH)
+export DROVER_TEST_OLD_GETH := $(OLD_GETH)
 export DROVER_TEST_BIN  := $(CURDIR)/bin/drover-race
 
 .PHONY: help
@@ -43,13 +47,16 @@ bin/drover-race: $(SOURCES)
 .PHONY: geth
 geth: $(GETH) ## geth, built from its module at the version that go.mod pins
 
-$(GETH):
+.PHONY: geth-old
+geth-old: $(OLD_GETH) # the geth of the minor release before, for the tests of upgrades
+
+$(CACHE)/bin/geth-%:
 	@$(call need,$(GO),Go 1.26 or newer)
-	@echo "building geth $(GETH_VERSION) from its module into .cache/bin (some minutes, once)"
-	@mkdir -p $(CACHE)/bin $(CACHE)/gobin
-	@GOBIN=$(CACHE)/gobin GOFLAGS= $(GO) install github.com/ethereum/go-ethereum/cmd/geth@v$(GETH_VERSION) \
-		|| { echo "cannot build geth $(GETH_VERSION): is the Go module proxy reachable?" >&2; exit 1; }
-	@mv $(CACHE)/gobin/geth $@
+	@echo "building geth $* from its module into .cache/bin (some minutes, once)"
+	@mkdir -p $(CACHE)/bin $(CACHE)/gobin/$*
+	@GOBIN=$(CACHE)/gobin/$* GOFLAGS= $(GO) install github.com/ethereum/go-ethereum/cmd/geth@v$* \
+		|| { echo "cannot build geth $*: is the Go module proxy reachable?" >&2; exit 1; }
+	@mv $(CACHE)/gobin/$*/geth $@
 
 # A fresh Debian machine lacks Java, Maven or a C compiler; as root they are installed, otherwise the one line says what is missing.
 define debian
@@ -93,7 +100,7 @@ compiler: # the race detector needs cgo
 	@$(call debian,gcc,gcc libc6-dev)
 
 .PHONY: test
-test: compiler $(GETH) kafka-install moto-install versitygw-install bin/drover-race ## everything that CI runs: vet, unit tests and end-to-end tests on real geth, with the race detector
+test: compiler $(GETH) $(OLD_GETH) kafka-install bin/drover-race ## everything that CI runs: vet, unit tests and end-to-end tests on real geth, with the race detector
 	$(GO) vet ./...
 	$(GO) test -race -timeout 20m $(UNIT)
 	$(GO) test -p 1 -timeout 40m -v -run "$(or $(RUN),.)" ./e2e/...
@@ -103,9 +110,9 @@ unit: $(GETH) kafka-install ## unit tests alone, without the race detector
 	$(GO) test -timeout 20m $(UNIT)
 
 .PHONY: soak
-soak: $(GETH) bin/drover-race ## the same tests with hundreds of kills (hours)
+soak: compiler $(GETH) $(OLD_GETH) kafka-install bin/drover-race ## the same tests with hundreds of kills and broker faults (hours)
 	DROVER_E2E_KILLS=500 DROVER_TEST_KILLS=500 DROVER_E2E_BROKER_FAULTS=200 \
-		$(GO) test -tags soak -p 1 -timeout 24h -v -run 'Kill|Faults|Survive|Kafka|TooLong' ./e2e/... ./master ./replica
+		$(GO) test -p 1 -timeout 24h -v -run 'Kill|Faults|Survive|Kafka|TooLong' ./e2e/... ./master ./replica
 
 .PHONY: bench
 bench: build $(GETH) ## ratios of things measured side by side in one run

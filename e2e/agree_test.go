@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"github.com/drover-io/drover/e2e/harness"
+	"github.com/drover-io/drover/e2e/harness/rig"
 	"github.com/drover-io/drover/e2e/rpcdiff"
 )
 
 // requireSameAnswers asks both nodes the whole corpus over every transport.
 func requireSameAnswers(t *testing.T, master, other harness.Endpoints) []harness.Call {
 	t.Helper()
-	calls := must(rpcdiff.Corpus(t.Context(), master.HTTP(), 1))(t)
+	calls := rig.Must(rpcdiff.Corpus(t.Context(), master.HTTP(), 1))(t)
 	methods := rpcdiff.Methods(calls)
 	compared := len(methods)
 	for method := range methods {
@@ -34,7 +35,7 @@ func requireSameAnswers(t *testing.T, master, other harness.Endpoints) []harness
 // requireSame asks both nodes the calls over every transport.
 func requireSame(t *testing.T, master, other harness.Endpoints, calls []harness.Call) {
 	t.Helper()
-	differences := must(rpcdiff.Compare(t.Context(), master, other, calls))(t)
+	differences := rig.Must(rpcdiff.Compare(t.Context(), master, other, calls))(t)
 	for i, difference := range differences {
 		if i == 25 {
 			t.Errorf("and %d more differences", len(differences)-i)
@@ -55,8 +56,8 @@ func watch(t *testing.T, master, other harness.Endpoints) *watched {
 	t.Helper()
 	w := &watched{names: []string{"newHeads", "logs"}}
 	for _, params := range [][]any{{"newHeads"}, {"logs", map[string]any{}}} {
-		left := must(harness.Subscribe(t.Context(), master.WSURL(), params...))(t)
-		right := must(harness.Subscribe(t.Context(), other.WSURL(), params...))(t)
+		left := rig.Must(harness.Subscribe(t.Context(), master.WSURL(), params...))(t)
+		right := rig.Must(harness.Subscribe(t.Context(), other.WSURL(), params...))(t)
 		t.Cleanup(func() { left.Close(); right.Close() })
 		w.master, w.other = append(w.master, left), append(w.other, right)
 	}
@@ -70,7 +71,7 @@ type atLeast struct{ heads, logs, removed int }
 // as many as expected.
 func (w *watched) agree(t *testing.T, limit time.Duration, want atLeast) {
 	t.Helper()
-	until(t, limit, func(context.Context) error {
+	rig.Until(t, limit, func(context.Context) error {
 		for i, name := range w.names {
 			if err := harness.SameEvents(w.master[i], w.other[i]); err != nil {
 				return fmt.Errorf("%s: %w", name, err)

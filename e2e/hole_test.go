@@ -10,6 +10,7 @@ import (
 	"github.com/syndtr/goleveldb/leveldb/opt"
 
 	"github.com/drover-io/drover/e2e/harness"
+	"github.com/drover-io/drover/e2e/harness/rig"
 )
 
 // fakeGeth is the environment variable that makes this test binary play a geth
@@ -46,24 +47,24 @@ func playGeth(dir string) error {
 // Fault 17: a batch past the journal is a hole. It ends capture, takes geth
 // down, and is found again at every start; nothing behind it is published.
 func TestBatchPastTheJournalIsAHole(t *testing.T) {
-	f := generate(t, chainSize{64, 60})
+	f := rig.Generate(t, rig.Size{Blocks: 64, Txs: 60})
 	c := newCluster(t, f)
-	datadir := c.copyAtRest(t, "replica", 1)
-	c.importUnderCapture(t, time.Minute, f.chainPath())
+	datadir := c.CopyAtRest(t, "replica", 1)
+	c.ImportUnderCapture(t, time.Minute, f.Path())
 
-	self := must(os.Executable())(t)
-	command := c.masterCommand(t, port(t), nil)
+	self := rig.Must(os.Executable())(t)
+	command := c.MasterCommand(t, rig.Port(t), nil)
 	for i, arg := range command.Args {
 		if arg == "--" {
-			command.Args = append(command.Args[:i+1:i+1], append([]string{self}, harness.ImportArgs(c.master, "chain.rlp")...)...)
+			command.Args = append(command.Args[:i+1:i+1], append([]string{self}, harness.ImportArgs(c.Master, "chain.rlp")...)...)
 			break
 		}
 	}
-	command.Env = []string{fakeGeth + "=" + harness.Chaindata(c.master)}
-	requireExit(t, 6, command, "hole", "sequence")
-	requireExit(t, 6, c.masterCommand(t, port(t), harness.ImportArgs(c.master, f.chainPath())), "hole")
-	c.sync(t, time.Minute, datadir)
-	db := must(leveldb.OpenFile(harness.Chaindata(datadir), nil))(t)
+	command.Env = []string{fakeGeth + "=" + harness.Chaindata(c.Master)}
+	rig.RequireExit(t, 6, command, "hole", "sequence")
+	rig.RequireExit(t, 6, c.MasterCommand(t, rig.Port(t), harness.ImportArgs(c.Master, f.Path())), "hole")
+	c.Sync(t, time.Minute, datadir)
+	db := rig.Must(leveldb.OpenFile(harness.Chaindata(datadir), nil))(t)
 	defer db.Close()
 	if _, err := db.Get([]byte("small-2"), nil); err == nil {
 		t.Error("what was written behind the hole reached the replica")

@@ -2,57 +2,34 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"github.com/ethereum/go-ethereum/common"
-
 	"github.com/drover-io/drover/chaindata"
 	"github.com/drover-io/drover/e2e/harness"
-	"github.com/drover-io/drover/tools/chaingen/chain"
+	"github.com/drover-io/drover/e2e/harness/rig"
 )
 
 // Bad input of every kind ends the real binary with the exit code that is
 // promised and one line that says what and where.
 
-// fullNode runs a geth that is not an archive on the chain's first blocks.
-func fullNode(t *testing.T, f *fixture, datadir string) *node {
+// fullNode runs a geth that is not an archive on the chain's genesis block.
+func fullNode(t *testing.T, f *rig.Chain, datadir string) *rig.Node {
 	t.Helper()
-	f.initialise(t, datadir)
-	n := &node{Endpoints: endpoints(t)}
-	jwt := filepath.Join(filepath.Dir(datadir), "full.jwt")
-	secret := must(harness.WriteJWT(jwt))(t)
-	args := append(harness.NodeArgs(datadir, jwt, n.Endpoints), "--gcmode", "full") // the last one wins
-	n.Process = start(t, harness.Command{Name: "full", Path: geth(t), Args: args, Log: filepath.Dir(datadir)})
-	if err := harness.Ready(t.Context(), n.Process, n.Endpoints, time.Minute); err != nil {
-		t.Fatal(err)
-	}
-	n.engine = must(harness.DialEngine(t.Context(), n.EngineURL(), secret))(t)
-	t.Cleanup(n.engine.Close)
-	return n
-}
-
-func (n *node) extend(t *testing.T, f *fixture, from, to int) {
-	t.Helper()
-	for _, block := range f.blocks[from:to] {
-		if err := n.engine.Insert(t.Context(), block); err != nil {
-			t.Fatal(err)
-		}
-		if err := n.engine.Head(t.Context(), block.Hash(), common.Hash{}, common.Hash{}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	f.Initialise(t, rig.Geth(t), datadir)
+	return rig.StartGeth(t, "full", datadir, "--gcmode", "full")
 }
 
 func TestUnsupportedSourceIsRefused(t *testing.T) {
-	f := generate(t, chainSize{64, 60})
+	f := rig.Generate(t, rig.Size{Blocks: 64, Txs: 60})
 	initialised := func(engine, scheme string) func(*testing.T, string) {
 		return func(t *testing.T, datadir string) {
-			succeed(t, time.Minute, harness.Command{Name: "init", Path: geth(t), Log: filepath.Dir(datadir),
-				Args: []string{"--datadir", datadir, "--db.engine", engine, "--state.scheme", scheme, "init", f.genesisPath()}})
+			rig.Succeed(t, time.Minute, harness.Command{Name: "init", Path: rig.Geth(t), Log: filepath.Dir(datadir),
+				Args: []string{"--datadir", datadir, "--db.engine", engine, "--state.scheme", scheme, "init", f.GenesisPath()}})
 		}
 	}
 	for _, test := range []struct {
@@ -64,7 +41,7 @@ func TestUnsupportedSourceIsRefused(t *testing.T) {
 		{"path", initialised("leveldb", "path"), []string{"path", "--state.scheme hash"}},
 		{"full", func(t *testing.T, datadir string) {
 			n := fullNode(t, f, datadir)
-			n.extend(t, f, 0, 20)
+			n.Feed(t, f.Blocks[:20]...)
 			if err := n.Kill(); err != nil { // the states since genesis were in memory only
 				t.Fatal(err)
 			}
@@ -72,35 +49,35 @@ func TestUnsupportedSourceIsRefused(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := newCluster(t, nil)
-			test.make(t, c.master)
-			requireExit(t, 7, c.masterCommand(t, port(t), harness.ImportArgs(c.master, f.chainPath())), append(test.says, c.master)...)
+			test.make(t, c.Master)
+			rig.RequireExit(t, 7, c.MasterCommand(t, rig.Port(t), harness.ImportArgs(c.Master, f.Path())), append(test.says, c.Master)...)
 		})
 	}
 }
 
 func TestAttachedMasterRefusesFullNodeWhenItsHeadMoves(t *testing.T) {
-	f := generate(t, chainSize{64, 60})
+	f := rig.Generate(t, rig.Size{Blocks: 64, Txs: 60})
 	c := newCluster(t, nil)
-	n := fullNode(t, f, c.master)
-	adminPort := port(t)
-	master := start(t, c.command("master", drover(t), "master", "--attach", "--cluster", c.name,
-		"--kafka.brokers", localhost(c.brokerPort), "--datadir", c.master, "--admin.addr", localhost(adminPort)))
-	until(t, time.Minute, func(ctx context.Context) error { return dial(ctx, adminPort) })
-	n.extend(t, f, 0, 20)
-	requireEnd(t, 7, master, "archive")
+	n := fullNode(t, f, c.Master)
+	adminPort := rig.Port(t)
+	master := rig.Start(t, c.Command("master", rig.Drover(t), "master", "--attach", "--cluster", c.Name,
+		"--kafka.brokers", c.Brokers[0], "--datadir", c.Master, "--admin.addr", rig.Localhost(adminPort)))
+	rig.Until(t, time.Minute, func(ctx context.Context) error { return dial(ctx, adminPort) })
+	n.Feed(t, f.Blocks[:20]...)
+	rig.RequireEnd(t, 7, master, "archive")
 }
 
 func TestReplicaRefusesForeignDatabase(t *testing.T) {
-	f := generate(t, chainSize{64, 60})
+	f := rig.Generate(t, rig.Size{Blocks: 64, Txs: 60})
 	c := newCluster(t, f)
-	mine := c.copyAtRest(t, "mine", 1)
-	c.importUnderCapture(t, time.Minute, f.chainPath())
+	mine := c.CopyAtRest(t, "mine", 1)
+	c.ImportUnderCapture(t, time.Minute, f.Path())
 
 	mark := func(t *testing.T, datadir string, change func(*chaindata.Marker)) string {
 		t.Helper()
 		copied := datadir + "-" + filepath.Base(t.Name())
-		copyTree(t, datadir, copied)
-		marker := must(chaindata.ReadMarker(harness.Chaindata(copied)))(t)
+		rig.CopyTree(t, datadir, copied)
+		marker := rig.Must(chaindata.ReadMarker(harness.Chaindata(copied)))(t)
 		change(&marker)
 		if err := chaindata.WriteMarker(harness.Chaindata(copied), marker); err != nil {
 			t.Fatal(err)
@@ -109,11 +86,11 @@ func TestReplicaRefusesForeignDatabase(t *testing.T) {
 	}
 	otherChain := func(t *testing.T) string {
 		t.Helper()
-		other := generateOther(t)
-		datadir := filepath.Join(workdir(t), "other")
-		other.initialise(t, datadir)
-		marker := must(chaindata.ReadMarker(harness.Chaindata(mine)))(t)
-		marker.Sequence = must(chaindata.Inspect(harness.Chaindata(datadir)))(t).Sequence
+		other := rig.GenerateOther(t)
+		datadir := filepath.Join(rig.Workdir(t), "other")
+		other.Initialise(t, rig.Geth(t), datadir)
+		marker := rig.Must(chaindata.ReadMarker(harness.Chaindata(mine)))(t)
+		marker.Sequence = rig.Must(chaindata.Inspect(harness.Chaindata(datadir)))(t).Sequence
 		if err := chaindata.WriteMarker(harness.Chaindata(datadir), marker); err != nil {
 			t.Fatal(err)
 		}
@@ -129,16 +106,16 @@ func TestReplicaRefusesForeignDatabase(t *testing.T) {
 			return mark(t, mine, func(m *chaindata.Marker) { m.Cluster = "other" })
 		}, 2, []string{`"other"`, `"test"`}},
 		{"another chain", otherChain, 2, []string{"genesis"}},
-		{"the master's own", func(*testing.T) string { return c.master }, 2, []string{"master", "copy"}},
+		{"the master's own", func(*testing.T) string { return c.Master }, 2, []string{"master", "copy"}},
 		{"no marker", func(t *testing.T) string {
-			copied := filepath.Join(c.dir, "unmarked") // from after the master's first start
-			copyTree(t, c.master, copied)
+			copied := filepath.Join(c.Dir, "unmarked") // from after the master's first start
+			rig.CopyTree(t, c.Master, copied)
 			if err := os.Remove(filepath.Join(harness.Chaindata(copied), chaindata.MarkerName)); err != nil {
 				t.Fatal(err)
 			}
 			return copied
 		}, 2, []string{"copy"}},
-		{"empty", func(t *testing.T) string { return filepath.Join(c.dir, "absent") }, 2, []string{"no database"}},
+		{"empty", func(t *testing.T) string { return filepath.Join(c.Dir, "absent") }, 2, []string{"no database"}},
 		{"a timeline that never was", func(t *testing.T) string {
 			return mark(t, mine, func(m *chaindata.Marker) { m.Timeline = 9 })
 		}, 5, []string{"timeline"}},
@@ -147,96 +124,86 @@ func TestReplicaRefusesForeignDatabase(t *testing.T) {
 		}, 5, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			requireExit(t, test.code, c.replicaCommand(t, test.make(t), port(t), "--until-synced"), test.says...)
+			rig.RequireExit(t, test.code, c.ReplicaCommand(t, test.make(t), rig.Port(t), "--until-synced"), test.says...)
 		})
 	}
 }
 
-// generateOther is a chain with another genesis block.
-func generateOther(t *testing.T) *fixture {
-	t.Helper()
-	dir := workdir(t)
-	f := &fixture{dir: dir, generator: must(chain.New(chain.Options{Seed: 99, Txs: 5}))(t)}
-	f.blocks = f.extend(t, f.generator.Genesis(), 2, 0)
-	f.write(t)
-	return f
-}
-
 func TestTopicOfAnotherClusterIsRefused(t *testing.T) {
-	f := generate(t, chainSize{64, 60})
+	f := rig.Generate(t, rig.Size{Blocks: 64, Txs: 60})
 	c := newCluster(t, f)
-	datadir := c.copyAtRest(t, "replica", 1)
-	c.importUnderCapture(t, time.Minute, f.chainPath())
-	messages := readTopic(t, c)
+	datadir := c.CopyAtRest(t, "replica", 1)
+	c.ImportUnderCapture(t, time.Minute, f.Path())
+	messages := c.ReadTopic(t)
 
 	other := c.anotherBroker(t, "renamed")
-	other.name = "other"
-	writeTopic(t, other, messages) // the frames say that they are cluster test's
-	marker := must(chaindata.ReadMarker(harness.Chaindata(datadir)))(t)
-	marker.Cluster = other.name
+	other.Name = "other"
+	other.WriteTopic(t, messages...) // the frames say that they are cluster test's
+	marker := rig.Must(chaindata.ReadMarker(harness.Chaindata(datadir)))(t)
+	marker.Cluster = other.Name
 	if err := chaindata.WriteMarker(harness.Chaindata(datadir), marker); err != nil {
 		t.Fatal(err)
 	}
-	requireExit(t, 2, other.replicaCommand(t, datadir, port(t), "--until-synced"), `"test"`, `"other"`)
-	requireExit(t, 2, other.masterCommand(t, port(t), harness.ImportArgs(c.master, f.chainPath())), `"test"`, `"other"`)
+	rig.RequireExit(t, 2, other.ReplicaCommand(t, datadir, rig.Port(t), "--until-synced"), `"test"`, `"other"`)
+	rig.RequireExit(t, 2, other.MasterCommand(t, rig.Port(t), harness.ImportArgs(c.Master, f.Path())), `"test"`, `"other"`)
 
 	// The topic of this cluster's name, with another chain's database for its master.
 	stranger := c.anotherBroker(t, "stranger")
-	writeTopic(t, stranger, messages)
-	foreign := generateOther(t)
-	stranger.master = filepath.Join(stranger.dir, "master")
-	foreign.initialise(t, stranger.master)
-	p := start(t, stranger.masterCommand(t, port(t), harness.ImportArgs(stranger.master, foreign.chainPath())))
-	requireEnd(t, 2, p, "never its source")
+	stranger.WriteTopic(t, messages...)
+	foreign := rig.GenerateOther(t)
+	stranger.Master = filepath.Join(stranger.Dir, "master")
+	foreign.Initialise(t, rig.Geth(t), stranger.Master)
+	p := rig.Start(t, stranger.MasterCommand(t, rig.Port(t), harness.ImportArgs(stranger.Master, foreign.Path())))
+	rig.RequireEnd(t, 2, p, "never its source")
 }
 
 func TestWrongUseIsToldInOneLine(t *testing.T) {
-	f := generate(t, chainSize{64, 60})
+	f := rig.Generate(t, rig.Size{Blocks: 64, Txs: 60})
 	c := newCluster(t, f)
-	datadir := c.copyAtRest(t, "replica", 1)
-	c.importUnderCapture(t, time.Minute, f.chainPath())
-	taken := must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	datadir := c.CopyAtRest(t, "replica", 1)
+	c.ImportUnderCapture(t, time.Minute, f.Path())
+	taken := rig.Must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	t.Cleanup(func() { taken.Close() })
 	takenPort := taken.Addr().(*net.TCPAddr).Port
 
 	config := func(content string) string {
-		path := filepath.Join(c.dir, "drover.yaml")
+		path := filepath.Join(c.Dir, "drover.yaml")
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		return path
 	}
 	silent := *c
-	silent.brokerPort = port(t) // nobody listens there
+	silent.Brokers = []string{rig.Localhost(rig.Port(t))} // nobody listens there
 	for _, test := range []struct {
 		name    string
 		command harness.Command
 		code    int
 		says    []string
 	}{
-		{"unknown flag", c.replicaCommand(t, datadir, port(t), "--no-such-flag"), 2, []string{"no-such-flag"}},
-		{"unknown command", c.command("drover", drover(t), "shepherd"), 2, []string{"shepherd"}},
-		{"missing flag", c.command("drover", drover(t), "replica", "--cluster", "test"), 2, []string{"--kafka.brokers"}},
-		{"unknown key", c.replicaCommand(t, datadir, port(t), "--config", config("htpp: true\n")), 2, []string{"htpp", "drover.yaml"}},
-		{"unknown namespace", c.replicaCommand(t, datadir, port(t), "--http", "--http.api", "eth,personal"), 2, []string{"personal"}},
-		{"wrong cluster name", withCluster(c, "No_Good").replicaCommand(t, datadir, port(t)), 2, []string{"No_Good"}},
-		{"master without geth", c.command("drover", drover(t), "master", "--cluster", "test", "--kafka.brokers", localhost(c.brokerPort), "--datadir", c.master), 2, []string{"geth"}},
-		{"geth not an archive", c.masterCommand(t, port(t), []string{"--datadir", c.master, "--db.engine", "leveldb", "--state.scheme", "hash", "import", f.chainPath()}), 7, []string{"--gcmode archive"}},
-		{"geth's datadir is another", c.masterCommand(t, port(t), harness.ImportArgs(datadir, f.chainPath())), 2, []string{"--datadir"}},
-		{"broker missing, replica", silent.replicaCommand(t, datadir, port(t)), 1, []string{localhost(silent.brokerPort), "broker"}},
-		{"broker missing, master", silent.masterCommand(t, port(t), harness.ImportArgs(c.master, f.chainPath())), 1, []string{localhost(silent.brokerPort), "broker"}},
-		{"broker missing, inspect", silent.command("inspect", drover(t), "log", "inspect", "--cluster", "test", "--kafka.brokers", localhost(silent.brokerPort)), 1, []string{localhost(silent.brokerPort), "broker"}},
-		{"no such topic", withCluster(c, "nobody").command("inspect", drover(t), "log", "inspect", "--cluster", "nobody", "--kafka.brokers", localhost(c.brokerPort)), 1, []string{"nobody"}},
-		{"admin port in use", c.replicaCommand(t, datadir, takenPort), 1, []string{localhost(takenPort), "in use"}},
-		{"HTTP port in use", c.replicaCommand(t, datadir, port(t), "--http", "--http.port", portText(takenPort)), 2, []string{localhost(takenPort), "in use"}},
-		{"broker's port in use", c.command("second-broker", drover(t), "broker", "--listen", localhost(takenPort), "--data-dir", filepath.Join(c.dir, "second")), 1, []string{localhost(takenPort), "in use"}},
+		{"unknown flag", c.ReplicaCommand(t, datadir, rig.Port(t), "--no-such-flag"), 2, []string{"no-such-flag"}},
+		{"unknown command", c.Command("drover", rig.Drover(t), "shepherd"), 2, []string{"shepherd"}},
+		{"missing flag", c.Command("drover", rig.Drover(t), "replica", "--cluster", "test"), 2, []string{"--kafka.brokers"}},
+		{"unknown key", c.ReplicaCommand(t, datadir, rig.Port(t), "--config", config("htpp: true\n")), 2, []string{"htpp", "drover.yaml"}},
+		{"unknown namespace", c.ReplicaCommand(t, datadir, rig.Port(t), "--http", "--http.api", "eth,personal"), 2, []string{"personal"}},
+		{"wrong cluster name", withCluster(c, "No_Good").ReplicaCommand(t, datadir, rig.Port(t)), 2, []string{"No_Good"}},
+		{"master without geth", c.Command("drover", rig.Drover(t), "master", "--cluster", "test", "--kafka.brokers", c.Brokers[0], "--datadir", c.Master), 2, []string{"geth"}},
+		{"geth not an archive", c.MasterCommand(t, rig.Port(t), []string{"--datadir", c.Master, "--db.engine", "leveldb", "--state.scheme", "hash", "import", f.Path()}), 7, []string{"--gcmode archive"}},
+		{"geth's datadir is another", c.MasterCommand(t, rig.Port(t), harness.ImportArgs(datadir, f.Path())), 2, []string{"--datadir"}},
+		{"broker missing, replica", silent.ReplicaCommand(t, datadir, rig.Port(t)), 1, []string{silent.Brokers[0], "broker"}},
+		{"broker missing, master", silent.MasterCommand(t, rig.Port(t), harness.ImportArgs(c.Master, f.Path())), 1, []string{silent.Brokers[0], "broker"}},
+		{"broker missing, inspect", silent.InspectCommand(t), 1, []string{silent.Brokers[0], "broker"}},
+		{"no such topic", withCluster(c, "nobody").InspectCommand(t), 1, []string{"nobody"}},
+		{"admin port in use", c.ReplicaCommand(t, datadir, takenPort), 1, []string{rig.Localhost(takenPort), "in use"}},
+		{"HTTP port in use", c.ReplicaCommand(t, datadir, rig.Port(t), "--http", "--http.port", fmt.Sprint(takenPort)), 2, []string{rig.Localhost(takenPort), "in use"}},
+		{"broker's port in use", c.Command("second-broker", rig.Drover(t), "broker", "--listen", rig.Localhost(takenPort), "--data-dir", filepath.Join(c.Dir, "second")), 1, []string{rig.Localhost(takenPort), "in use"}},
 	} {
-		t.Run(test.name, func(t *testing.T) { requireExit(t, test.code, test.command, test.says...) })
+		t.Run(test.name, func(t *testing.T) { rig.RequireExit(t, test.code, test.command, test.says...) })
 	}
 }
 
 func withCluster(c *cluster, name string) *cluster {
 	renamed := *c
-	renamed.name = name
+	renamed.Name = name
 	return &renamed
 }

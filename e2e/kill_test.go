@@ -10,12 +10,13 @@ import (
 	"time"
 
 	"github.com/drover-io/drover/e2e/harness"
+	"github.com/drover-io/drover/e2e/harness/rig"
 )
 
 // killLoop is a chain that grows by a segment for each kill.
 type killLoop struct {
 	*cluster
-	f        *fixture
+	f        *rig.Chain
 	segments []string
 	random   *rand.Rand
 }
@@ -25,13 +26,13 @@ const segmentBlocks = 10
 
 func newKillLoop(t *testing.T, segments int) *killLoop {
 	t.Helper()
-	f := generate(t, chainSize{segments * segmentBlocks, 60})
+	f := rig.Generate(t, rig.Size{Blocks: segments * segmentBlocks, Txs: 60})
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	k := &killLoop{cluster: newCluster(t, f), f: f, random: rand.New(rand.NewPCG(seed, 0))}
 	for i := range segments {
-		path := filepath.Join(k.dir, fmt.Sprintf("segment-%d.rlp", i))
-		writeBlocks(t, path, f.blocks[i*segmentBlocks:(i+1)*segmentBlocks])
+		path := filepath.Join(k.Dir, fmt.Sprintf("segment-%d.rlp", i))
+		rig.WriteBlocks(t, path, f.Blocks[i*segmentBlocks:(i+1)*segmentBlocks])
 		k.segments = append(k.segments, path)
 	}
 	return k
@@ -42,7 +43,7 @@ func newKillLoop(t *testing.T, segments int) *killLoop {
 func TestKillOfMasterAndGethLosesNothing(t *testing.T) {
 	n := kills(t)
 	k := newKillLoop(t, n)
-	datadir := k.copyAtRest(t, "replica", 1)
+	datadir := k.CopyAtRest(t, "replica", 1)
 	fired := map[string]int{}
 	for i, segment := range k.segments {
 		// The victims take turns, the moments are random: while Drover starts,
@@ -53,9 +54,9 @@ func TestKillOfMasterAndGethLosesNothing(t *testing.T) {
 			segment = k.regrow(t, i)
 		}
 		fired[victim]++
-		k.importUnderCapture(t, 2*time.Minute, segment)
-		k.sync(t, 2*time.Minute, datadir)
-		requireEqual(t, harness.Chaindata(k.master), harness.Chaindata(datadir))
+		k.ImportUnderCapture(t, 2*time.Minute, segment)
+		k.Sync(t, 2*time.Minute, datadir)
+		rig.RequireEqual(t, k.Master, datadir)
 	}
 	t.Logf("killed: %v", fired)
 }
@@ -63,13 +64,13 @@ func TestKillOfMasterAndGethLosesNothing(t *testing.T) {
 // regrow gives work for another attempt: a sibling branch of the segment.
 func (k *killLoop) regrow(t *testing.T, i int) string {
 	t.Helper()
-	path := filepath.Join(k.dir, fmt.Sprintf("segment-%d-%d.rlp", i, k.random.Uint32()))
+	path := filepath.Join(k.Dir, fmt.Sprintf("segment-%d-%d.rlp", i, k.random.Uint32()))
 	first := i * segmentBlocks
-	parent := k.f.generator.Genesis()
+	parent := k.f.Generator.Genesis()
 	if first > 0 {
-		parent = k.f.blocks[first-1]
+		parent = k.f.Blocks[first-1]
 	}
-	writeBlocks(t, path, k.f.extend(t, parent, segmentBlocks, uint64(1+k.random.Uint32N(1<<20))))
+	rig.WriteBlocks(t, path, k.f.Extend(t, parent, segmentBlocks, uint64(1+k.random.Uint32N(1<<20))))
 	return path
 }
 
@@ -77,7 +78,7 @@ func (k *killLoop) regrow(t *testing.T, i int) string {
 // time. It says false when the victim had ended before.
 func (k *killLoop) killDuring(t *testing.T, segment, victim string) bool {
 	t.Helper()
-	p := start(t, k.masterCommand(t, port(t), harness.ImportArgs(k.master, segment)))
+	p := rig.Start(t, k.MasterCommand(t, rig.Port(t), harness.ImportArgs(k.Master, segment)))
 	geth := 0
 	if victim != "master" {
 		geth = k.waitGeth(t, p)
@@ -96,7 +97,7 @@ func (k *killLoop) killDuring(t *testing.T, segment, victim string) bool {
 		t.Fatal(err)
 	}
 	if geth != 0 {
-		kill9(geth)
+		rig.Kill9(geth)
 	}
 	if victim == "geth" {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -111,7 +112,7 @@ func (k *killLoop) killDuring(t *testing.T, segment, victim string) bool {
 		t.Fatal(err)
 	}
 	// geth never outlives Drover.
-	until(t, 10*time.Second, func(context.Context) error {
+	rig.Until(t, 10*time.Second, func(context.Context) error {
 		for _, child := range children {
 			if harness.Alive(child) {
 				return fmt.Errorf("geth (process %d) outlived drover", child)
@@ -124,7 +125,7 @@ func (k *killLoop) killDuring(t *testing.T, segment, victim string) bool {
 
 func (k *killLoop) waitGeth(t *testing.T, p *harness.Process) (pid int) {
 	t.Helper()
-	until(t, time.Minute, func(context.Context) error {
+	rig.Until(t, time.Minute, func(context.Context) error {
 		children, err := p.Children()
 		if err != nil {
 			return err
@@ -145,23 +146,23 @@ func (k *killLoop) waitGeth(t *testing.T, p *harness.Process) (pid int) {
 func TestKillOfReplicaWhileCatchingUp(t *testing.T) {
 	n := kills(t)
 	k := newKillLoop(t, 20)
-	initial := k.copyAtRest(t, "initial", 1)
-	k.importUnderCapture(t, 5*time.Minute, k.f.chainPath())
+	initial := k.CopyAtRest(t, "initial", 1)
+	k.ImportUnderCapture(t, 5*time.Minute, k.f.Path())
 
 	// How long catching up takes here tells where to aim.
-	timed := filepath.Join(k.dir, "timed")
-	copyTree(t, initial, timed)
+	timed := filepath.Join(k.Dir, "timed")
+	rig.CopyTree(t, initial, timed)
 	began := time.Now()
-	k.sync(t, 5*time.Minute, timed)
+	k.Sync(t, 5*time.Minute, timed)
 	took := time.Since(began)
-	requireEqual(t, harness.Chaindata(k.master), harness.Chaindata(timed))
+	rig.RequireEqual(t, k.Master, timed)
 
 	for killed := 0; killed < n; {
-		datadir := filepath.Join(k.dir, fmt.Sprintf("replica-%d", killed))
-		copyTree(t, initial, datadir)
+		datadir := filepath.Join(k.Dir, fmt.Sprintf("replica-%d", killed))
+		rig.CopyTree(t, initial, datadir)
 		// Twice in a row now and then: also while it recovers from the first.
 		for range 1 + k.random.IntN(2) {
-			p := start(t, k.replicaCommand(t, datadir, port(t), "--until-synced"))
+			p := rig.Start(t, k.ReplicaCommand(t, datadir, rig.Port(t), "--until-synced"))
 			select {
 			case <-time.After(time.Duration(k.random.Int64N(int64(took)))):
 			case <-p.Done():
@@ -174,41 +175,41 @@ func TestKillOfReplicaWhileCatchingUp(t *testing.T) {
 				killed++
 			}
 		}
-		k.sync(t, 2*time.Minute, datadir)
-		requireEqual(t, harness.Chaindata(k.master), harness.Chaindata(datadir))
-		removeTree(t, datadir)
+		k.Sync(t, 2*time.Minute, datadir)
+		rig.RequireEqual(t, k.Master, datadir)
+		rig.RemoveTree(t, datadir)
 	}
 }
 
 // Fault 4, while the chain moves and the replica serves.
 func TestKillOfReplicaWhileFollowing(t *testing.T) {
 	n := max(2, kills(t)/4)
-	f := generate(t, chainSize{64, 60})
+	f := rig.Generate(t, rig.Size{Blocks: 64, Txs: 60})
 	c := newCluster(t, f)
-	datadir := c.copyAtRest(t, "replica", 1)
+	datadir := c.CopyAtRest(t, "replica", 1)
 	random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
-	c.importUnderCapture(t, time.Minute, f.chainPath())
+	c.ImportUnderCapture(t, time.Minute, f.Path())
 
 	for range n {
-		master := c.startDevMaster(t, 0)
-		sender := newSender(t, f, master)
-		replica := c.startReplica(t, datadir)
-		sender.send(t, 8)
-		replica.waitReady(t, 2*time.Minute)
+		master := c.StartDevMaster(t, 0)
+		sender := rig.NewSender(t, f, master)
+		replica := c.StartReplica(t, datadir)
+		sender.Send(t, 8)
+		replica.WaitReady(t, 2*time.Minute)
 		for moment := time.Now().Add(time.Duration(random.Int64N(int64(time.Second)))); time.Now().Before(moment); {
-			sender.send(t, 8)
+			sender.Send(t, 8)
 		}
 		if err := replica.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		sender.send(t, 8)
-		replica = c.startReplica(t, datadir)
-		replica.waitReady(t, 2*time.Minute)
-		sender.mined(t, time.Minute)
-		sameHead(t, time.Minute, master, replica)
-		master.stop(t)
-		replica.stop(t)
-		c.sync(t, time.Minute, datadir)
-		requireEqual(t, harness.Chaindata(c.master), harness.Chaindata(datadir))
+		sender.Send(t, 8)
+		replica = c.StartReplica(t, datadir)
+		replica.WaitReady(t, 2*time.Minute)
+		sender.Mined(t, time.Minute)
+		rig.SameHead(t, time.Minute, master, replica)
+		master.End(t)
+		replica.End(t)
+		c.Sync(t, time.Minute, datadir)
+		rig.RequireEqual(t, c.Master, datadir)
 	}
 }

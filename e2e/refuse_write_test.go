@@ -8,40 +8,40 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/drover-io/drover/e2e/harness"
+	"github.com/drover-io/drover/e2e/harness/rig"
 )
 
 // Fault 2: the database refuses writes while heartbeats go on. A limit on the
 // size of files, put on the running process, fails every write to the journal.
 func TestReplicaWhoseDatabaseRefusesWritesKeepsItsPosition(t *testing.T) {
-	f := generate(t, chainSize{64, 60})
+	f := rig.Generate(t, rig.Size{Blocks: 64, Txs: 60})
 	c := newCluster(t, f)
-	datadir := c.copyAtRest(t, "replica", 1)
-	master := c.startDevMaster(t, 0)
-	replica := c.startReplica(t, datadir)
-	sender := newSender(t, f, master)
-	sender.send(t, 16)
-	sender.mined(t, time.Minute)
-	replica.waitReady(t, 2*time.Minute)
-	sameHead(t, time.Minute, master, replica)
+	datadir := c.CopyAtRest(t, "replica", 1)
+	master := c.StartDevMaster(t, 0)
+	replica := c.StartReplica(t, datadir)
+	sender := rig.NewSender(t, f, master)
+	sender.Send(t, 16)
+	sender.Mined(t, time.Minute)
+	replica.WaitReady(t, 2*time.Minute)
+	rig.SameHead(t, time.Minute, master, replica)
 
 	limitFiles(t, replica.Pid(), 1)
-	sender.send(t, 16)
-	sender.mined(t, time.Minute)
-	until(t, 30*time.Second, func(ctx context.Context) error {
+	sender.Send(t, 16)
+	sender.Mined(t, time.Minute)
+	rig.Until(t, 30*time.Second, func(ctx context.Context) error {
 		if !replica.Running() {
 			return nil // ends, to be started again: no reader is served stale data either
 		}
-		if replica.ready(ctx) == nil {
+		if replica.Ready(ctx) == nil {
 			return errors.New("the replica is ready although its database refuses writes")
 		}
 		return nil
 	})
-	first, err := replica.status(t.Context())
+	first, err := replica.Status(t.Context())
 	if err == nil {
 		// Nothing moves for the time of two heartbeats.
-		until(t, 10*time.Second, func(ctx context.Context) error {
-			status, err := master.status(ctx)
+		rig.Until(t, 10*time.Second, func(ctx context.Context) error {
+			status, err := master.Status(ctx)
 			if err != nil {
 				return err
 			}
@@ -50,7 +50,7 @@ func TestReplicaWhoseDatabaseRefusesWritesKeepsItsPosition(t *testing.T) {
 			}
 			return nil
 		})
-		if second, err := replica.status(t.Context()); err == nil && second.Sequence != first.Sequence {
+		if second, err := replica.Status(t.Context()); err == nil && second.Sequence != first.Sequence {
 			t.Errorf("the position moved from %d to %d while the database refused writes", first.Sequence, second.Sequence)
 		}
 	}
@@ -59,14 +59,14 @@ func TestReplicaWhoseDatabaseRefusesWritesKeepsItsPosition(t *testing.T) {
 		limitFiles(t, replica.Pid(), unix.RLIM_INFINITY)
 	} else {
 		t.Logf("the replica ended when its database refused a write:\n%s", replica.Tail(5))
-		replica = c.startReplica(t, datadir)
+		replica = c.StartReplica(t, datadir)
 	}
-	replica.waitReady(t, 2*time.Minute)
-	sameHead(t, time.Minute, master, replica)
-	master.stop(t)
-	replica.stop(t)
-	c.sync(t, time.Minute, datadir)
-	requireEqual(t, harness.Chaindata(c.master), harness.Chaindata(datadir))
+	replica.WaitReady(t, 2*time.Minute)
+	rig.SameHead(t, time.Minute, master, replica)
+	master.End(t)
+	replica.End(t)
+	c.Sync(t, time.Minute, datadir)
+	rig.RequireEqual(t, c.Master, datadir)
 }
 
 func limitFiles(t *testing.T, pid int, size uint64) {

@@ -11,29 +11,30 @@ import (
 	"github.com/ethereum/go-ethereum/core/types"
 
 	"github.com/drover-io/drover/e2e/harness"
+	"github.com/drover-io/drover/e2e/harness/rig"
 )
 
 // reorgs drives a master through the Engine API beside a replica.
 type reorgs struct {
 	cluster         *cluster
-	master, replica *node
+	master, replica *rig.Node
 	events          *watched
 	known           map[common.Hash]bool
 	low             uint64 // the lowest block that heads move above
 }
 
-func newReorgs(t *testing.T, f *fixture, trunkLength int) *reorgs {
+func newReorgs(t *testing.T, f *rig.Chain, trunkLength int) *reorgs {
 	t.Helper()
 	c := newCluster(t, f)
-	datadir := c.copyAtRest(t, "replica", 1)
-	trunk := c.dir + "/trunk.rlp"
-	writeBlocks(t, trunk, f.blocks[:trunkLength])
-	c.importUnderCapture(t, 5*time.Minute, trunk)
+	datadir := c.CopyAtRest(t, "replica", 1)
+	trunk := c.Dir + "/trunk.rlp"
+	rig.WriteBlocks(t, trunk, f.Blocks[:trunkLength])
+	c.ImportUnderCapture(t, 5*time.Minute, trunk)
 	r := &reorgs{cluster: c, known: make(map[common.Hash]bool), low: uint64(trunkLength) - 5}
-	r.master = c.startMaster(t)
-	r.replica = c.startReplica(t, datadir, "--ready.max-age", "0")
-	r.replica.waitReady(t, 2*time.Minute)
-	sameHead(t, time.Minute, r.master, r.replica)
+	r.master = c.StartMaster(t)
+	r.replica = c.StartReplica(t, datadir, "--ready.max-age", "0")
+	r.replica.WaitReady(t, 2*time.Minute)
+	rig.SameHead(t, time.Minute, r.master, r.replica)
 	r.events = watch(t, r.master.Endpoints, r.replica.Endpoints)
 	return r
 }
@@ -45,13 +46,13 @@ func (r *reorgs) head(t *testing.T, blocks ...*types.Block) {
 		if r.known[block.Hash()] {
 			continue
 		}
-		if err := r.master.engine.Insert(t.Context(), block); err != nil {
+		if err := r.master.Engine.Insert(t.Context(), block); err != nil {
 			t.Fatal(err)
 		}
 		r.known[block.Hash()] = true
 	}
 	last := blocks[len(blocks)-1]
-	if err := r.master.engine.Head(t.Context(), last.Hash(), common.Hash{}, common.Hash{}); err != nil {
+	if err := r.master.Engine.Head(t.Context(), last.Hash(), common.Hash{}, common.Hash{}); err != nil {
 		t.Fatal(err)
 	}
 	var head struct{ Hash common.Hash }
@@ -66,7 +67,7 @@ func (r *reorgs) head(t *testing.T, blocks ...*types.Block) {
 // agree checks head, canonical index, logs and subscriptions.
 func (r *reorgs) agree(t *testing.T, want atLeast) {
 	t.Helper()
-	sameHead(t, 30*time.Second, r.master, r.replica)
+	rig.SameHead(t, 30*time.Second, r.master, r.replica)
 	r.events.agree(t, 30*time.Second, want)
 	var head hexutil.Uint64
 	if err := harness.Ask(t.Context(), r.master.HTTP(), &head, "eth_blockNumber"); err != nil {
@@ -87,18 +88,18 @@ func (r *reorgs) agree(t *testing.T, want atLeast) {
 // finish compares the whole databases.
 func (r *reorgs) finish(t *testing.T) {
 	t.Helper()
-	r.master.stop(t)
-	r.replica.stop(t)
-	datadir := r.cluster.dir + "/replica"
-	r.cluster.sync(t, time.Minute, datadir)
-	requireEqual(t, harness.Chaindata(r.cluster.master), harness.Chaindata(datadir))
+	r.master.End(t)
+	r.replica.End(t)
+	datadir := r.cluster.Dir + "/replica"
+	r.cluster.Sync(t, time.Minute, datadir)
+	rig.RequireEqual(t, r.cluster.Master, datadir)
 }
 
 func TestReorgSiblingsOfEqualHeight(t *testing.T) {
-	f := generate(t, chainSize{64, 60})
+	f := rig.Generate(t, rig.Size{Blocks: 64, Txs: 60})
 	r := newReorgs(t, f, 40)
-	parent := f.blocks[39]
-	one, two, three := f.extend(t, parent, 1, 1), f.extend(t, parent, 1, 2), f.extend(t, parent, 1, 3)
+	parent := f.Blocks[39]
+	one, two, three := f.Extend(t, parent, 1, 1), f.Extend(t, parent, 1, 2), f.Extend(t, parent, 1, 3)
 	r.head(t, one...)
 	r.agree(t, atLeast{heads: 1, logs: 1})
 	r.head(t, two...)
@@ -109,10 +110,10 @@ func TestReorgSiblingsOfEqualHeight(t *testing.T) {
 }
 
 func TestReorgBackAndForth(t *testing.T) {
-	f := generate(t, chainSize{64, 60})
+	f := rig.Generate(t, rig.Size{Blocks: 64, Txs: 60})
 	r := newReorgs(t, f, 40)
-	parent := f.blocks[39]
-	a, b := f.extend(t, parent, 2, 1), f.extend(t, parent, 3, 2)
+	parent := f.Blocks[39]
+	a, b := f.Extend(t, parent, 2, 1), f.Extend(t, parent, 3, 2)
 	r.head(t, a...)
 	r.agree(t, atLeast{heads: 1})
 	r.head(t, b...)
@@ -127,10 +128,10 @@ func TestReorgBackAndForth(t *testing.T) {
 }
 
 func TestReorgOf64Blocks(t *testing.T) {
-	f := generate(t, chainSize{64, 60})
+	f := rig.Generate(t, rig.Size{Blocks: 64, Txs: 60})
 	r := newReorgs(t, f, 10)
-	parent := f.blocks[9]
-	a, b := f.extend(t, parent, 64, 1), f.extend(t, parent, 65, 2)
+	parent := f.Blocks[9]
+	a, b := f.Extend(t, parent, 64, 1), f.Extend(t, parent, 65, 2)
 	for _, block := range a {
 		r.head(t, block)
 	}
@@ -143,9 +144,9 @@ func TestReorgOf64Blocks(t *testing.T) {
 }
 
 func TestReorgToAnAncestorAndByDebugSetHead(t *testing.T) {
-	f := generate(t, chainSize{64, 60})
+	f := rig.Generate(t, rig.Size{Blocks: 64, Txs: 60})
 	r := newReorgs(t, f, 40)
-	a := f.extend(t, f.blocks[39], 6, 1)
+	a := f.Extend(t, f.Blocks[39], 6, 1)
 	for _, block := range a {
 		r.head(t, block)
 	}
@@ -162,13 +163,13 @@ func TestReorgToAnAncestorAndByDebugSetHead(t *testing.T) {
 	if err := harness.Ask(t.Context(), r.master.HTTP(), &number, "eth_blockNumber"); err != nil || number != 42 {
 		t.Fatalf("the fault did not fire: the master's head is %d after debug_setHead 42, %v", number, err)
 	}
-	sameHead(t, 30*time.Second, r.master, r.replica)
+	rig.SameHead(t, 30*time.Second, r.master, r.replica)
 	r.known = make(map[common.Hash]bool) // debug_setHead deletes blocks
-	b := f.extend(t, a[1], 5, 2)
+	b := f.Extend(t, a[1], 5, 2)
 	for _, block := range b {
 		r.head(t, block)
 	}
-	until(t, 30*time.Second, func(ctx context.Context) error {
+	rig.Until(t, 30*time.Second, func(ctx context.Context) error {
 		var master, replica []types.Log
 		query := map[string]any{"fromBlock": hexutil.EncodeUint64(r.low), "toBlock": "latest"}
 		if err := harness.Ask(ctx, r.master.HTTP(), &master, "eth_getLogs", query); err != nil {
@@ -187,11 +188,11 @@ func TestReorgToAnAncestorAndByDebugSetHead(t *testing.T) {
 }
 
 func TestReorgBelowSafeAndWithFinality(t *testing.T) {
-	f := generate(t, chainSize{64, 60})
+	f := rig.Generate(t, rig.Size{Blocks: 64, Txs: 60})
 	r := newReorgs(t, f, 40)
-	a := f.extend(t, f.blocks[39], 8, 1)
+	a := f.Extend(t, f.Blocks[39], 8, 1)
 	r.head(t, a...)
-	if err := r.master.engine.Head(t.Context(), a[7].Hash(), a[5].Hash(), a[1].Hash()); err != nil {
+	if err := r.master.Engine.Head(t.Context(), a[7].Hash(), a[5].Hash(), a[1].Hash()); err != nil {
 		t.Fatal(err)
 	}
 	var want, got struct{ Hash common.Hash }
@@ -200,7 +201,7 @@ func TestReorgBelowSafeAndWithFinality(t *testing.T) {
 			t.Fatalf("the master's %s block is %s, want %s, %v", tag, want.Hash, block.Hash(), err)
 		}
 		// safe comes with heartbeats, every 2 s
-		until(t, 20*time.Second, func(ctx context.Context) error {
+		rig.Until(t, 20*time.Second, func(ctx context.Context) error {
 			if err := harness.Ask(ctx, r.replica.HTTP(), &got, "eth_getBlockByNumber", tag, false); err != nil {
 				return err
 			}
@@ -210,7 +211,7 @@ func TestReorgBelowSafeAndWithFinality(t *testing.T) {
 			return nil
 		})
 	}
-	b := f.extend(t, a[3], 6, 2)
+	b := f.Extend(t, a[3], 6, 2)
 	r.head(t, b...)
 	r.agree(t, atLeast{heads: 2, removed: 1})
 	r.finish(t)

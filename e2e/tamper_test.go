@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -9,81 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/syndtr/goleveldb/leveldb"
-	"github.com/syndtr/goleveldb/leveldb/opt"
-	"github.com/twmb/franz-go/pkg/kgo"
-
 	"github.com/drover-io/drover/changelog"
-	"github.com/drover-io/drover/e2e/harness"
+	"github.com/drover-io/drover/e2e/harness/rig"
 )
-
-// The tests of this file talk to Kafka through franz-go, so that the topic is
-// read and written by other code than the one that is tested.
-
-// readTopic reads the messages of the cluster's topic, byte for byte.
-func readTopic(t *testing.T, c *cluster) [][]byte {
-	t.Helper()
-	log := openLog(t, c)
-	_, next, err := log.Bounds(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := must(kgo.NewClient(kgo.SeedBrokers(localhost(c.brokerPort)),
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{log.Topic(): {0: kgo.NewOffset().At(0)}})))(t)
-	defer client.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	var messages [][]byte
-	for int64(len(messages)) < next {
-		fetches := client.PollFetches(ctx)
-		if err := fetches.Err(); err != nil {
-			t.Fatal(err)
-		}
-		fetches.EachRecord(func(r *kgo.Record) { messages = append(messages, r.Value) })
-	}
-	return messages
-}
-
-func openLog(t *testing.T, c *cluster) *changelog.Log {
-	t.Helper()
-	log := must(changelog.Open(t.Context(), changelog.Options{Brokers: []string{localhost(c.brokerPort)}, Cluster: c.name}))(t)
-	t.Cleanup(func() { log.Close() })
-	return log
-}
-
-// writeTopic makes the topic of c, on its broker, and fills it.
-func writeTopic(t *testing.T, c *cluster, messages [][]byte) {
-	t.Helper()
-	log := openLog(t, c)
-	if _, _, err := log.Ensure(t.Context(), changelog.TopicSpec{}); err != nil {
-		t.Fatal(err)
-	}
-	client := must(kgo.NewClient(kgo.SeedBrokers(localhost(c.brokerPort)), kgo.RecordPartitioner(kgo.ManualPartitioner())))(t)
-	defer client.Close()
-	for _, message := range messages {
-		record := &kgo.Record{Topic: log.Topic(), Partition: 0, Value: message}
-		if err := client.ProduceSync(t.Context(), record).FirstErr(); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// anotherBroker is a cluster of the same name with an empty broker.
-func (c *cluster) anotherBroker(t *testing.T, name string) *cluster {
-	t.Helper()
-	other := &cluster{name: c.name, dir: filepath.Join(c.dir, name), brokerPort: port(t), master: c.master}
-	makeDir(t, other.dir)
-	other.startBroker(t)
-	return other
-}
-
-// position is where a replica's database stands.
-func position(t *testing.T, datadir string) changelog.Position {
-	t.Helper()
-	db := must(leveldb.OpenFile(harness.Chaindata(datadir), &opt.Options{ReadOnly: true, ErrorIfMissing: true}))(t)
-	defer db.Close()
-	return must(changelog.UnmarshalPosition(must(db.Get(changelog.PositionKey, nil))(t)))(t)
-}
 
 // tampering is a topic's fault.
 type tampering struct {
@@ -147,22 +74,17 @@ func corrupt(change func(message []byte) []byte) func(*testing.T, [][]byte, int)
 	}
 }
 
-func decode(t *testing.T, message []byte) changelog.Frame {
-	t.Helper()
-	return must(changelog.Decode(message))(t)
-}
-
 // before is the last sequence ahead of the frame.
 func before(t *testing.T, message []byte) uint64 {
 	t.Helper()
-	frame := decode(t, message)
+	frame := rig.Frame(t, message)
 	return frame.First - 1
 }
 
 func lastBatch(t *testing.T, messages [][]byte) int {
 	t.Helper()
 	for i, message := range slices.Backward(messages) {
-		if frame := decode(t, message); frame.Kind == changelog.KindBatch {
+		if frame := rig.Frame(t, message); frame.Kind == changelog.KindBatch {
 			return i
 		}
 	}
@@ -173,7 +95,7 @@ func lastBatch(t *testing.T, messages [][]byte) int {
 // parts cuts a batch anew, in four.
 func parts(t *testing.T, message []byte) [][]byte {
 	t.Helper()
-	frame := decode(t, message)
+	frame := rig.Frame(t, message)
 	if frame.Parts != 1 {
 		t.Fatalf("the batch is in %d parts already", frame.Parts)
 	}
@@ -191,7 +113,7 @@ func parts(t *testing.T, message []byte) [][]byte {
 func middleBatch(t *testing.T, messages [][]byte) int {
 	t.Helper()
 	for i := len(messages) / 2; i < len(messages)-2; i++ {
-		frame, next := decode(t, messages[i]), decode(t, messages[i+1])
+		frame, next := rig.Frame(t, messages[i]), rig.Frame(t, messages[i+1])
 		if frame.Kind == changelog.KindBatch && len(frame.Payload) > 1000 && next.Kind == changelog.KindBatch {
 			return i
 		}
@@ -204,60 +126,60 @@ func middleBatch(t *testing.T, messages [][]byte) int {
 // the topic. The replica stops with the code and the reason, applies nothing
 // behind the fault, and goes on once it gets the true frames.
 func TestDamagedTopicStopsTheReplica(t *testing.T) {
-	f := generate(t, chainSize{64, 60})
+	f := rig.Generate(t, rig.Size{Blocks: 64, Txs: 60})
 	c := newCluster(t, f)
-	initial := c.copyAtRest(t, "initial", 1)
-	c.importUnderCapture(t, 5*time.Minute, f.chainPath())
+	initial := c.CopyAtRest(t, "initial", 1)
+	c.ImportUnderCapture(t, 5*time.Minute, f.Path())
 	// A second run leaves a heartbeat behind the last batch.
-	c.importUnderCapture(t, time.Minute, f.chainPath())
-	messages := readTopic(t, c)
+	c.ImportUnderCapture(t, time.Minute, f.Path())
+	messages := c.ReadTopic(t)
 	at := middleBatch(t, messages)
 
 	for i, fault := range tamperings {
 		t.Run(strings.ReplaceAll(fault.name, " ", "-"), func(t *testing.T) {
 			changed, upTo := fault.change(t, messages, at)
 			other := c.anotherBroker(t, fmt.Sprintf("fault-%d", i))
-			writeTopic(t, other, changed)
-			datadir := filepath.Join(other.dir, "replica")
-			copyTree(t, initial, datadir)
-			requireExit(t, fault.code, other.replicaCommand(t, datadir, port(t), "--until-synced"), fault.says...)
+			other.WriteTopic(t, changed...)
+			datadir := filepath.Join(other.Dir, "replica")
+			rig.CopyTree(t, initial, datadir)
+			rig.RequireExit(t, fault.code, other.ReplicaCommand(t, datadir, rig.Port(t), "--until-synced"), fault.says...)
 			if fault.code != 0 {
-				if at := position(t, datadir); at.Sequence != upTo {
+				if at := rig.Position(t, datadir); at.Sequence != upTo {
 					t.Errorf("the replica stands at %s, want sequence %d: the last before the fault", at, upTo)
 				}
 				// Damage found once is found again.
-				requireExit(t, fault.code, other.replicaCommand(t, datadir, port(t), "--until-synced"), fault.says...)
-				c.sync(t, time.Minute, datadir)
+				rig.RequireExit(t, fault.code, other.ReplicaCommand(t, datadir, rig.Port(t), "--until-synced"), fault.says...)
+				c.Sync(t, time.Minute, datadir)
 			}
-			requireEqual(t, harness.Chaindata(c.master), harness.Chaindata(datadir))
-			removeTree(t, datadir)
+			rig.RequireEqual(t, c.Master, datadir)
+			rig.RemoveTree(t, datadir)
 		})
 	}
 }
 
 // Fault 1 while serving: a replica that has been ready meets the hole live.
 func TestHoleStopsAServingReplica(t *testing.T) {
-	f := generate(t, chainSize{64, 60})
+	f := rig.Generate(t, rig.Size{Blocks: 64, Txs: 60})
 	c := newCluster(t, f)
-	datadir := c.copyAtRest(t, "replica", 1)
-	master := c.startMaster(t, "--heartbeat.interval", "100ms")
-	master.extend(t, f, 0, 40)
-	master.stop(t)
-	messages := readTopic(t, c)
+	datadir := c.CopyAtRest(t, "replica", 1)
+	master := c.StartMaster(t, "--heartbeat.interval", "100ms")
+	master.Feed(t, f.Blocks[:40]...)
+	master.End(t)
+	messages := c.ReadTopic(t)
 	alive, at := heartbeatThenBatch(t, messages)
 
 	other := c.anotherBroker(t, "live")
-	writeTopic(t, other, messages[:alive+1])
+	other.WriteTopic(t, messages[:alive+1]...)
 	// What the master said last is old by now, which is not what is tested here.
-	replica := other.startReplica(t, datadir, "--ready.max-age", "0", "--ready.max-heartbeat-age", "1h")
-	replica.waitReady(t, 2*time.Minute)
-	writeTopic(t, other, slices.Delete(slices.Clone(messages), at, at+1)[alive+1:])
-	requireEnd(t, 6, replica.Process, "hole", "offset")
-	if got, want := position(t, datadir).Sequence, before(t, messages[at]); got != want {
+	replica := other.StartReplica(t, datadir, "--ready.max-age", "0", "--ready.max-heartbeat-age", "1h")
+	replica.WaitReady(t, 2*time.Minute)
+	other.WriteTopic(t, slices.Delete(slices.Clone(messages), at, at+1)[alive+1:]...)
+	rig.RequireEnd(t, 6, replica.Process, "hole", "offset")
+	if got, want := rig.Position(t, datadir).Sequence, before(t, messages[at]); got != want {
 		t.Errorf("the replica stands at sequence %d, want %d", got, want)
 	}
-	c.sync(t, time.Minute, datadir)
-	requireEqual(t, harness.Chaindata(c.master), harness.Chaindata(datadir))
+	c.Sync(t, time.Minute, datadir)
+	rig.RequireEqual(t, c.Master, datadir)
 }
 
 // heartbeatThenBatch finds the last heartbeat of a living geth that batches
@@ -266,12 +188,12 @@ func heartbeatThenBatch(t *testing.T, messages [][]byte) (heartbeat, batch int) 
 	t.Helper()
 	heartbeat, batch = -1, -1
 	for i := lastBatch(t, messages) - 1; i > 0 && heartbeat < 0; i-- {
-		frame := decode(t, messages[i])
+		frame := rig.Frame(t, messages[i])
 		switch frame.Kind {
 		case changelog.KindBatch:
 			batch = i
 		case changelog.KindHeartbeat:
-			if batch >= 0 && must(frame.Heartbeat())(t).SourceAlive {
+			if batch >= 0 && rig.Must(frame.Heartbeat())(t).SourceAlive {
 				heartbeat = i
 			}
 		}

@@ -12,19 +12,31 @@ import (
 // GethVersion is the version of geth that the tests run.
 const GethVersion = "1.17.7"
 
+// OldGethVersion is the last patch of the minor release before: a master may run
+// it beside this release's replicas. The Makefile builds it.
+const OldGethVersion = "1.16.9"
+
 // GethPath finds geth: DROVER_TEST_GETH, or where `make geth` puts it. A missing
 // geth is an error, never a reason to skip.
-func GethPath() (string, error) {
-	path := os.Getenv("DROVER_TEST_GETH")
+func GethPath() (string, error) { return gethPath("DROVER_TEST_GETH", GethVersion, "geth") }
+
+// OldGethPath finds the geth of OldGethVersion: DROVER_TEST_OLD_GETH, or where
+// `make geth-old` puts it.
+func OldGethPath() (string, error) {
+	return gethPath("DROVER_TEST_OLD_GETH", OldGethVersion, "geth-old")
+}
+
+func gethPath(variable, version, target string) (string, error) {
+	path := os.Getenv(variable)
 	if path == "" {
 		root, err := moduleRoot()
 		if err != nil {
 			return "", err
 		}
-		path = filepath.Join(root, ".cache", "bin", "geth-"+GethVersion)
+		path = filepath.Join(root, ".cache", "bin", "geth-"+version)
 	}
 	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("geth is needed: run `make geth` or set DROVER_TEST_GETH: %w", err)
+		return "", fmt.Errorf("geth %s is needed: run `make %s` or set %s: %w", version, target, variable, err)
 	}
 	return path, nil
 }

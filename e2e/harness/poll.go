@@ -3,7 +3,9 @@ package harness
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,12 +31,22 @@ func Until(ctx context.Context, limit, interval time.Duration, probe func(contex
 	}
 }
 
-// FreePort is a TCP port on 127.0.0.1 that nobody listened on a moment ago.
-func FreePort() (int, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+// Ports of nodes lie below those of tools/kafka's brokers, and below those of outgoing connections: of these, one may
+// take a port that was free a moment ago, and keep it.
+const lowPort, highPort = 4000, 12000
+
+var nextPort atomic.Uint32
+
+func init() { nextPort.Store(rand.Uint32N(highPort - lowPort)) }
+
+// FreePort is a TCP port on 127.0.0.1 that nobody listened on a moment ago, and that this process has not been given lately.
+func FreePort() (port int, err error) {
+	for range 200 {
+		port = lowPort + int(nextPort.Add(1)%(highPort-lowPort))
+		var listener net.Listener
+		if listener, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			return port, listener.Close()
+		}
 	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port, nil
+	return 0, fmt.Errorf("no free port: %w", err)
 }

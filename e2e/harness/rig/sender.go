@@ -1,4 +1,4 @@
-package e2e
+package rig
 
 import (
 	"context"
@@ -19,21 +19,21 @@ import (
 	"github.com/drover-io/drover/tools/chaingen/chain"
 )
 
-// sender sends transactions that write storage and emit logs to a running geth.
-type sender struct {
+// Sender sends transactions that write storage and emit logs to a running geth.
+type Sender struct {
 	to     harness.Transport
 	signer types.Signer
 	keys   []*ecdsa.PrivateKey
 	nonces []uint64
 	random *rand.Rand
-	last   common.Hash
 }
 
-func newSender(t *testing.T, f *fixture, master *node) *sender {
+// NewSender asks the master where its senders' accounts stand.
+func NewSender(t *testing.T, f *Chain, master *Node) *Sender {
 	t.Helper()
-	s := &sender{to: master.HTTP(), signer: types.LatestSigner(f.generator.Spec().Config), random: rand.New(rand.NewPCG(1, 1))}
+	s := &Sender{to: master.HTTP(), signer: types.LatestSigner(f.Generator.Spec().Config), random: rand.New(rand.NewPCG(1, 1))}
 	for i := range 8 {
-		key := f.generator.Key(i)
+		key := f.Generator.Key(i)
 		var nonce hexutil.Uint64
 		if err := harness.Ask(t.Context(), s.to, &nonce, "eth_getTransactionCount", crypto.PubkeyToAddress(key.PublicKey), "latest"); err != nil {
 			t.Fatal(err)
@@ -43,17 +43,18 @@ func newSender(t *testing.T, f *fixture, master *node) *sender {
 	return s
 }
 
-// send hands n transactions to geth's pool.
-func (s *sender) send(t *testing.T, n int) {
+// Send hands n transactions to geth's pool.
+func (s *Sender) Send(t *testing.T, n int) {
 	t.Helper()
 	for i := range n {
-		if err := s.sendOne(t.Context(), i%len(s.keys)); err != nil {
+		if err := s.SendOne(t.Context(), i%len(s.keys)); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-func (s *sender) sendOne(ctx context.Context, from int) error {
+// SendOne hands one transaction of a sender to geth's pool.
+func (s *Sender) SendOne(ctx context.Context, from int) error {
 	to := chain.Recorders[s.random.IntN(len(chain.Recorders))]
 	data := append(common.BigToHash(big.NewInt(s.random.Int64N(20_000))).Bytes(), common.BigToHash(big.NewInt(s.random.Int64())).Bytes()...)
 	tx, err := types.SignNewTx(s.keys[from], s.signer, &types.DynamicFeeTx{
@@ -67,17 +68,17 @@ func (s *sender) sendOne(ctx context.Context, from int) error {
 	if err != nil {
 		return err
 	}
-	if err := harness.Ask(ctx, s.to, &s.last, "eth_sendRawTransaction", hexutil.Bytes(raw)); err != nil {
+	if err := harness.Ask(ctx, s.to, nil, "eth_sendRawTransaction", hexutil.Bytes(raw)); err != nil {
 		return err
 	}
 	s.nonces[from]++
 	return nil
 }
 
-// mined waits until every transaction sent is in a block.
-func (s *sender) mined(t *testing.T, limit time.Duration) {
+// Mined waits until every transaction sent is in a block.
+func (s *Sender) Mined(t *testing.T, limit time.Duration) {
 	t.Helper()
-	until(t, limit, func(ctx context.Context) error {
+	Until(t, limit, func(ctx context.Context) error {
 		for i, key := range s.keys {
 			var nonce hexutil.Uint64
 			if err := harness.Ask(ctx, s.to, &nonce, "eth_getTransactionCount", crypto.PubkeyToAddress(key.PublicKey), "latest"); err != nil {
