@@ -131,7 +131,7 @@ func TestOptionsThatMakeNoSenseAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := options("http://127.0.0.1:1")
 			change(&o)
-			if _, err := Open(t.Context(), o); !errors.Is(err, ErrOptions) {
+			if _, err := Open(t.Context(), o); !errors.Is(err, snapshot.ErrUsage) {
 				t.Fatalf("%v", err)
 			}
 		})

@@ -73,9 +73,9 @@ func TestAConnectionThatStandsStillIsGivenUp(t *testing.T) {
 
 func TestASlowServerIsNoFault(t *testing.T) {
 	ctx := deadline(t)
-	s, r, _ := throughRelay(t, func(o *Options) { o.Stall, o.Attempts, o.PartSize = 2*time.Second, 1, 12<<20 })
-	r.rate.Store(4 << 20) // a part takes longer than the stall limit
-	body := content(t, 24<<20)
+	s, r, _ := throughRelay(t, func(o *Options) { o.Stall, o.Attempts, o.PartSize = 5*time.Second, 1, 24<<20 })
+	r.rate.Store(4 << 20) // the request takes longer than the stall limit
+	body := content(t, 24<<20-1)
 	if err := s.Put(ctx, "object", bytes.NewReader(body), int64(len(body))); err != nil {
 		t.Fatal(err)
 	}

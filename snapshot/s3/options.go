@@ -2,7 +2,6 @@ package s3store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -59,9 +58,6 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// ErrOptions says that Options make no sense: wrong use, where waiting or trying again will not help.
-var ErrOptions = errors.New("wrong S3 options")
-
 const minPartSize = 5 << 20
 
 func (o Options) withDefaults() (_ Options, bucket, prefix string, err error) {
@@ -71,14 +67,14 @@ func (o Options) withDefaults() (_ Options, bucket, prefix string, err error) {
 	if o.Endpoint != "" {
 		u, err := url.Parse(o.Endpoint)
 		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-			return o, "", "", fmt.Errorf("%w: endpoint %q: want http://HOST or https://HOST", ErrOptions, o.Endpoint)
+			return o, "", "", fmt.Errorf("%w: endpoint %q: want http://HOST or https://HOST", snapshot.ErrUsage, o.Endpoint)
 		}
 	}
 	if o.PartSize == 0 {
 		o.PartSize = 16 << 20
 	}
 	if o.PartSize < minPartSize {
-		return o, "", "", fmt.Errorf("%w: a part of %d bytes: S3 takes none smaller than %d", ErrOptions, o.PartSize, minPartSize)
+		return o, "", "", fmt.Errorf("%w: a part of %d bytes: S3 takes none smaller than %d", snapshot.ErrUsage, o.PartSize, minPartSize)
 	}
 	if o.KMSKey != "" && o.Encryption == "" {
 		o.Encryption = string(types.ServerSideEncryptionAwsKms)
@@ -93,7 +89,7 @@ func (o Options) withDefaults() (_ Options, bucket, prefix string, err error) {
 		o.Attempts = 8
 	}
 	if o.Concurrency < 0 || o.Attempts < 0 || o.Stall < 0 {
-		return o, "", "", fmt.Errorf("%w: concurrency, attempts and stall cannot be negative", ErrOptions)
+		return o, "", "", fmt.Errorf("%w: concurrency, attempts and stall cannot be negative", snapshot.ErrUsage)
 	}
 	if o.Stall == 0 {
 		o.Stall = time.Minute
@@ -109,19 +105,19 @@ func (o Options) withDefaults() (_ Options, bucket, prefix string, err error) {
 func (o Options) checkNames() error {
 	class := types.StorageClass(o.StorageClass)
 	if o.StorageClass != "" && o.Endpoint == "" && !slices.Contains(class.Values(), class) {
-		return fmt.Errorf("%w: storage class %q: AWS knows %v", ErrOptions, o.StorageClass, class.Values())
+		return fmt.Errorf("%w: storage class %q: AWS knows %v", snapshot.ErrUsage, o.StorageClass, class.Values())
 	}
 	if class == types.StorageClassGlacier || class == types.StorageClassDeepArchive {
-		return fmt.Errorf("%w: storage class %s: such objects cannot be read before hours, so no snapshot could be verified or restored", ErrOptions, class)
+		return fmt.Errorf("%w: storage class %s: such objects cannot be read before hours, so no snapshot could be verified or restored", snapshot.ErrUsage, class)
 	}
 	switch types.ServerSideEncryption(o.Encryption) {
 	case "", types.ServerSideEncryptionAes256:
 		if o.KMSKey != "" {
-			return fmt.Errorf("%w: a KMS key goes with encryption aws:kms or aws:kms:dsse, not %q", ErrOptions, o.Encryption)
+			return fmt.Errorf("%w: a KMS key goes with encryption aws:kms or aws:kms:dsse, not %q", snapshot.ErrUsage, o.Encryption)
 		}
 	case types.ServerSideEncryptionAwsKms, types.ServerSideEncryptionAwsKmsDsse:
 	default:
-		return fmt.Errorf("%w: encryption %q: want AES256, aws:kms or aws:kms:dsse", ErrOptions, o.Encryption)
+		return fmt.Errorf("%w: encryption %q: want AES256, aws:kms or aws:kms:dsse", snapshot.ErrUsage, o.Encryption)
 	}
 	return nil
 }
@@ -131,14 +127,14 @@ func parseURL(text string) (bucket, prefix string, err error) {
 	rest, ok := strings.CutPrefix(text, "s3://")
 	bucket, prefix, _ = strings.Cut(rest, "/")
 	if !ok || bucket == "" || strings.ContainsAny(text, "?#% ") {
-		return "", "", fmt.Errorf("%w: %q: want s3://BUCKET or s3://BUCKET/PREFIX", ErrOptions, text)
+		return "", "", fmt.Errorf("%w: %q: want s3://BUCKET or s3://BUCKET/PREFIX", snapshot.ErrUsage, text)
 	}
 	if strings.HasSuffix(bucket, "--x-s3") {
-		return "", "", fmt.Errorf("%w: %q: a directory bucket lists its keys in no order: use a general purpose bucket", ErrOptions, text)
+		return "", "", fmt.Errorf("%w: %q: a directory bucket lists its keys in no order: use a general purpose bucket", snapshot.ErrUsage, text)
 	}
 	prefix = strings.Trim(prefix, "/")
 	if slices.ContainsFunc(strings.Split(prefix, "/"), func(s string) bool { return s == "." || s == ".." }) || strings.Contains(prefix, "//") {
-		return "", "", fmt.Errorf("%w: %q: empty, \".\" or \"..\" parts in the prefix", ErrOptions, text)
+		return "", "", fmt.Errorf("%w: %q: empty, \".\" or \"..\" parts in the prefix", snapshot.ErrUsage, text)
 	}
 	return bucket, prefix, nil
 }
@@ -158,11 +154,11 @@ func (o Options) client(ctx context.Context) (*s3.Client, error) {
 	}
 	cfg, err := awsconfig.LoadDefaultConfig(ctx, load...)
 	if err != nil {
-		return nil, fmt.Errorf("%w: AWS configuration: %w", ErrOptions, err)
+		return nil, fmt.Errorf("%w: AWS configuration: %w", snapshot.ErrUsage, err)
 	}
 	if cfg.Region == "" {
 		if o.Endpoint == "" {
-			return nil, fmt.Errorf("%w: no AWS region: set AWS_REGION or the region option", ErrOptions)
+			return nil, fmt.Errorf("%w: no AWS region: set AWS_REGION or the region option", snapshot.ErrUsage)
 		}
 		cfg.Region = "us-east-1"
 	}

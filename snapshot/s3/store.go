@@ -41,7 +41,7 @@ const writeToken = "drover-write"
 // deleteBatch is the most that S3 deletes in one request.
 const deleteBatch = 1000
 
-// Open checks the options, the credential and that the bucket can be listed. Errors: ErrOptions, snapshot.ErrUnreachable.
+// Open checks the options, the credential and that the bucket can be listed. Errors: snapshot.ErrUsage, snapshot.ErrUnreachable.
 func Open(ctx context.Context, opts Options) (*Store, error) {
 	opts, bucket, prefix, err := opts.withDefaults()
 	if err != nil {

@@ -28,6 +28,7 @@ func deadline(t *testing.T) context.Context {
 	if testing.Short() {
 		t.Skip("starts an S3 server")
 	}
+	t.Parallel() // most of them wait
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
@@ -231,6 +232,37 @@ func TestGetOfAnObjectThatIsReplacedMeanwhileFails(t *testing.T) {
 	}
 	if !bytes.HasPrefix(first, got) {
 		t.Fatal("what was read before is not of the first version")
+	}
+}
+
+func TestRangesWithoutBytesAreEmpty(t *testing.T) {
+	ctx := deadline(t)
+	for name, endpoint := range map[string]string{"versitygw": startGateway(t).URL(), "moto": startMoto(t)} {
+		s := open(t, options(endpoint))
+		for key, body := range map[string]string{"empty": "", "ten": "0123456789"} {
+			if err := s.Put(ctx, key, strings.NewReader(body), int64(len(body))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, c := range []struct {
+			key            string
+			offset, length int64
+		}{{"empty", 0, -1}, {"empty", 0, 0}, {"empty", 0, 10}, {"ten", 10, -1}, {"ten", 10, 5}, {"ten", 100, 5}, {"ten", 3, 0}} {
+			r, err := s.Get(ctx, c.key, c.offset, c.length)
+			if err != nil {
+				t.Fatalf("%s: %+v: %v", name, c, err)
+			}
+			if got, err := io.ReadAll(r); len(got) > 0 || err != nil {
+				t.Errorf("%s: %+v: %q, %v", name, c, got, err)
+			}
+			r.Close()
+		}
+		if _, err := s.Get(ctx, "none", 0, 0); !errors.Is(err, snapshot.ErrNotFound) {
+			t.Errorf("%s: no bytes of an absent object: %v", name, err)
+		}
+		if _, err := s.Get(ctx, "ten", -1, 5); err == nil {
+			t.Errorf("%s: a negative offset", name)
+		}
 	}
 }
 
