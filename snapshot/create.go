@@ -196,7 +196,10 @@ func (c *creation) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.ID, m.Created = newID(created, m.Head.Number), created.UTC().Truncate(time.Millisecond)
+	m.Created = created.UTC().Truncate(time.Millisecond)
+	if m.ID, err = c.freeID(ctx, created, m.Head.Number); err != nil {
+		return err
+	}
 	rest, err := c.sendStaged(ctx, dir)
 	if err != nil {
 		return err
@@ -213,6 +216,20 @@ func (c *creation) run(ctx context.Context) error {
 		c.opts.Logger.Warn("checksums were not kept: the next snapshot reads everything again", "cause", err)
 	}
 	return nil
+}
+
+// freeID returns an ID that no snapshot has: the list of files of one that is there must not be written over.
+func (c *creation) freeID(ctx context.Context, at time.Time, block uint64) (string, error) {
+	for ; ; at = at.Add(time.Second) {
+		id := newID(at, block)
+		_, err := readObject(ctx, c.opts.Store, c.keys.manifest(id), manifestLimit)
+		if errors.Is(err, ErrNotFound) {
+			return id, nil
+		}
+		if err != nil {
+			return "", err
+		}
+	}
 }
 
 func (c *creation) newSender(ctx context.Context, sums *sumCache, meter *meter) (*sender, error) {

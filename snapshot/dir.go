@@ -24,6 +24,14 @@ import (
 type DirStore struct {
 	root string
 	name string
+
+	step func(what string) // for tests: called before what can be cut off by a kill
+}
+
+func (s *DirStore) at(what string) {
+	if s.step != nil {
+		s.step(what)
+	}
 }
 
 const (
@@ -124,6 +132,7 @@ func (s *DirStore) Replace(ctx context.Context, key string, body []byte, version
 // place moves a written file to its name by rename or link and makes the name durable.
 func (s *DirStore) place(tmp, key string, move func(from, to string) error) error {
 	to := s.path(key)
+	s.at("place")
 	err := move(tmp, to)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := s.makeDir(filepath.Dir(to)); err != nil {
@@ -134,6 +143,7 @@ func (s *DirStore) place(tmp, key string, move func(from, to string) error) erro
 	if err != nil {
 		return err
 	}
+	s.at("placed")
 	return syncDir(filepath.Dir(to))
 }
 
@@ -176,6 +186,7 @@ func (s *DirStore) write(ctx context.Context, key string, body io.Reader, size i
 		return tempFile{}, err
 	}
 	t := tempFile{f: f, path: f.Name()}
+	s.at("write")
 	n, err := io.Copy(f, io.LimitReader(contextReader{ctx, body}, size+1))
 	if err == nil && n != size {
 		err = fmt.Errorf("%d bytes announced, %d came: %w", size, n, io.ErrUnexpectedEOF)
@@ -297,6 +308,7 @@ func (s *DirStore) Get(ctx context.Context, key string, offset, length int64) (i
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
+	s.at("get")
 	f, err := os.Open(s.path(key))
 	if err != nil {
 		if _, rootErr := os.Stat(s.root); rootErr != nil {
@@ -410,6 +422,7 @@ func (s *DirStore) Delete(ctx context.Context, keys ...string) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		s.at("delete")
 		// Not os.Remove: a directory is no object.
 		err := syscall.Unlink(s.path(key))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) && !errors.Is(err, syscall.EISDIR) {

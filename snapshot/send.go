@@ -212,6 +212,7 @@ var errNoLink = errors.New("no hard link possible")
 // store is on another file system, the file has too many links, or another file has the name.
 func (s *DirStore) linkTable(f *os.File, key string) (fresh bool, err error) {
 	to := s.path(key)
+	s.at("link")
 	err = os.Link(f.Name(), to)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := s.makeDir(filepath.Dir(to)); err != nil {
