@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,6 +68,8 @@ func List(ctx context.Context, opts ListOptions) ([]*Snapshot, error) {
 		}
 		all = append(all, s)
 	}
+	// By IDs they come in this order already, but for those of one second.
+	slices.SortStableFunc(all, func(a, b *Snapshot) int { return a.Created.Compare(b.Created) })
 	if opts.Sizes {
 		return all, sizes(ctx, opts.Store, k, all)
 	}
@@ -108,7 +111,8 @@ func load(ctx context.Context, store Store, k keys, id string) (*Snapshot, error
 		return nil, err
 	}
 	if err != nil {
-		s.ID, s.Broken = id, fmt.Errorf("snapshot %s in store %s: %w", id, store, err)
+		s.ID, s.Created = id, idTime(id)
+		s.Broken = fmt.Errorf("snapshot %s in store %s: %w", id, store, err)
 	}
 	return s, nil
 }

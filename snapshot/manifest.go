@@ -135,10 +135,17 @@ var (
 	sumForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
 
-const idTime = "20060102T150405Z"
+const idLayout = "20060102T150405Z"
 
 func newID(at time.Time, block uint64) string {
-	return fmt.Sprintf("%s-%d", at.UTC().Format(idTime), block)
+	return fmt.Sprintf("%s-%d", at.UTC().Format(idLayout), block)
+}
+
+// idTime is the time in an ID, to the second.
+func idTime(id string) time.Time {
+	digits, _, _ := strings.Cut(id, "-")
+	at, _ := time.Parse(idLayout, digits)
+	return at
 }
 
 func (m *Manifest) check() error {

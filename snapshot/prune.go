@@ -265,19 +265,15 @@ func (p *pruning) decide(all []*Snapshot) ([]Decision, error) {
 		}
 	}
 	decisions := make([]Decision, 0, len(all))
-	newest := ""
-	if len(usable) > 0 {
-		newest = usable[0].ID
-	}
 	for _, s := range slices.Backward(all) {
 		d := Decision{Snapshot: s, Why: why[s.ID]}
 		switch {
 		case s.Broken != nil:
 			d.Remove, d.Why = true, "damaged"
 		case d.Why != "":
-		case newest == "":
+		case len(usable) == 0:
 			d.Why = "there is no usable snapshot yet"
-		case !s.Usable() && s.ID > newest:
+		case !s.Usable() && s.Created.After(usable[0].Created):
 			d.Why = "newer than the newest usable one, not verified yet"
 		case !s.Usable():
 			d.Remove, d.Why = true, "not verified, and there is a newer one that is"

@@ -100,6 +100,9 @@ func Restore(ctx context.Context, opts RestoreOptions) (res RestoreResult, err e
 		return res, err
 	}
 	opts.at("fetched")
+	if ctx.Err() != nil {
+		return res, context.Cause(ctx)
+	}
 	if err := finish(work, target); err != nil {
 		return res, err
 	}
