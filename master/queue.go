@@ -11,10 +11,12 @@ import (
 const (
 	// queueBytes bounds what is read from the journals and not acknowledged by the brokers yet. Beyond it the journals
 	// on disk are the buffer.
-	queueBytes = 4 << 20
+	queueBytes = 6 << 20
 	// requestBytes is the size at which one produce request is full. One request is in flight at a time, so this and
-	// the brokers' answer time give the throughput.
-	requestBytes = 1 << 20
+	// the brokers' answer time give the throughput. Under backlog it also decides how well a request compresses:
+	// earlier versions of a trie node lie megabytes back (changelog/DESIGN.md). What is in flight and the one that is
+	// filled meanwhile make up the queue.
+	requestBytes = 3 << 20
 )
 
 // item is one batch on its way to the topic, or a control frame, or a flush mark (no frames).

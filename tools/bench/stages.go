@@ -16,7 +16,7 @@ import (
 
 // requestBytes is what the master puts into one produce request when more is waiting, and queuedRequests what it reads
 // ahead of the brokers' answer (master/queue.go).
-const requestBytes, queuedRequests = 1 << 20, 3
+const requestBytes, queuedRequests = 3 << 20, 1
 
 var compressions = []changelog.Compression{
 	changelog.CompressionZstd, changelog.CompressionLZ4, changelog.CompressionSnappy, changelog.CompressionNone,
