@@ -40,7 +40,7 @@ var errUsage = errors.New("wrong use")
 
 // names are the figures in the order in which they are measured; kafkaNames those of --kafka.
 var (
-	names      = []string{"capture", "catchup", "apply", "lag", "memory"}
+	names      = []string{"capture", "spare", "catchup", "apply", "lag", "memory"}
 	kafkaNames = []string{"stages", "wire", "latency", "promotion"}
 )
 
@@ -144,13 +144,15 @@ func (b *bench) measures() []func(context.Context) ([]*figure, error) {
 	if b.kafka {
 		return []func(context.Context) ([]*figure, error){b.onTape, b.latency, b.promotion}
 	}
-	return []func(context.Context) ([]*figure, error){b.rounds, b.lag, b.memory}
+	return []func(context.Context) ([]*figure, error){b.rounds, b.spare, b.lag, b.memory}
 }
 
 // measure goes on with the next figures when one fails.
 func (r *report) measure(ctx context.Context, b *bench, tables io.Writer) error {
 	var failed []error
+	var machine others
 	for _, measure := range b.measures() {
+		machine.share() // from here on
 		figures, err := measure(ctx)
 		if ctx.Err() != nil {
 			return errors.Join(append(failed, errors.New("interrupted"))...)
@@ -161,7 +163,9 @@ func (r *report) measure(ctx context.Context, b *bench, tables io.Writer) error 
 			b.say("failed: %v", err)
 		}
 		figures = slices.DeleteFunc(figures, func(f *figure) bool { return len(f.Series) == 0 })
+		share := machine.share()
 		for _, f := range figures { // with an error: the runs before it
+			f.Others = share
 			f.finish()
 			f.print(tables)
 		}

@@ -93,7 +93,7 @@ func (t target) String() string {
 		verdict += " (" + t.Note + ")"
 	}
 	if t.Busy {
-		verdict += ", NOT CONCLUSIVE: the load average was above the number of cores, measure again on an idle machine"
+		verdict += ", NOT CONCLUSIVE: other programs had the cores, measure again on an idle machine"
 	}
 	return fmt.Sprintf("target: %s %s %g: %s: %s", t.Series, relation, t.Limit, number(t.Median), verdict)
 }
@@ -103,6 +103,7 @@ type figure struct {
 	Name    string    `json:"name"`
 	Title   string    `json:"title"`
 	Load    []float64 `json:"loadBefore"` // load average before each run
+	Others  float64   `json:"others"`     // share of the processors that other programs had meanwhile
 	Series  []*series `json:"series"`
 	Targets []*target `json:"targets"`
 	Notes   []string  `json:"notes,omitempty"`
@@ -130,8 +131,7 @@ func (f *figure) note(format string, args ...any) {
 	f.Notes = append(f.Notes, fmt.Sprintf(format, args...))
 }
 
-// finish works out medians and verdicts. The load before a run is that of a minute in which this program was measuring
-// too, with one or two busy threads at a time; above the number of cores it was others'.
+// finish works out medians and verdicts.
 func (f *figure) finish() {
 	for _, s := range f.Series {
 		sorted := slices.Sorted(slices.Values(s.Values))
@@ -140,7 +140,7 @@ func (f *figure) finish() {
 		for _, t := range f.Targets {
 			if t.Series == s.Name {
 				t.Median = s.Median
-				t.Busy = f.timed && !t.size && slices.ContainsFunc(f.Load, func(l float64) bool { return l > float64(runtime.NumCPU()) })
+				t.Busy = f.timed && !t.size && f.Others > othersLimit
 				if t.Met = s.Median <= t.Limit; t.AtLeast {
 					t.Met = s.Median >= t.Limit
 				}
@@ -158,6 +158,7 @@ func (f *figure) print(w io.Writer) {
 	}
 	fmt.Fprintf(t, "  load average before\t\t\t\t\t%s\n", numbers(f.Load))
 	_ = t.Flush()
+	fmt.Fprintf(w, "  other programs had %.0f %% of the processors meanwhile\n", 100*f.Others)
 	for _, t := range f.Targets {
 		fmt.Fprintf(w, "  %s\n", t)
 	}

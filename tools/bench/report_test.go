@@ -67,7 +67,7 @@ func TestQuickIsSmallerUnlessToldOtherwise(t *testing.T) {
 func TestVerdictOnATimeSaysWhenOthersHadTheCores(t *testing.T) {
 	for _, timed := range []bool{true, false} {
 		f := newFigure("x", "y", &target{Series: "a", Limit: 1}, &target{Series: "a", Limit: 1, size: true})
-		f.timed, f.Load = timed, []float64{0.1, 4096}
+		f.timed, f.Others = timed, 0.5
 		f.add("a", "s", 1)
 		f.finish()
 		if got := strings.Contains(f.Targets[0].String(), "NOT CONCLUSIVE"); got != timed {
