@@ -54,6 +54,8 @@ type Options struct {
 	// Stall is how long a connection may stand still before the request on it is given up and tried again; default 60 s.
 	// It must be longer than the line takes to empty the kernel's send buffer (4 MiB on Linux), which nobody sees move.
 	Stall time.Duration
+	// AbandonAfter is how old an unfinished upload must be for Clean to abort it: longer than any Put; default 24 h.
+	AbandonAfter time.Duration
 	// Logger is told what is retried and cleaned up; nil = nobody.
 	Logger *slog.Logger
 }
@@ -88,11 +90,14 @@ func (o Options) withDefaults() (_ Options, bucket, prefix string, err error) {
 	if o.Attempts == 0 {
 		o.Attempts = 8
 	}
-	if o.Concurrency < 0 || o.Attempts < 0 || o.Stall < 0 {
-		return o, "", "", fmt.Errorf("%w: concurrency, attempts and stall cannot be negative", snapshot.ErrUsage)
+	if o.Concurrency < 0 || o.Attempts < 0 || o.Stall < 0 || o.AbandonAfter < 0 {
+		return o, "", "", fmt.Errorf("%w: concurrency, attempts and limits cannot be negative", snapshot.ErrUsage)
 	}
 	if o.Stall == 0 {
 		o.Stall = time.Minute
+	}
+	if o.AbandonAfter == 0 {
+		o.AbandonAfter = 24 * time.Hour
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -220,6 +220,18 @@ func (s *Store) Delete(ctx context.Context, keys ...string) error {
 	return nil
 }
 
+// cleanLimit ends Clean.
+const cleanLimit = 5 * time.Minute
+
+// Clean removes what killed processes left half-sent, as snapshot.Create and snapshot.Prune have stores do:
+// CleanUploads with Options.AbandonAfter.
+func (s *Store) Clean() error {
+	ctx, cancel := context.WithTimeout(context.Background(), cleanLimit)
+	defer cancel()
+	_, err := s.CleanUploads(ctx, s.opts.AbandonAfter)
+	return err
+}
+
 // CleanUploads aborts the unfinished uploads below the store's prefix that were begun longer than olderThan ago, and
 // returns how many. They are what Put left when its process was killed; nobody sees them but they are paid for. A Put may
 // not last longer than olderThan, or it is aborted too and fails.

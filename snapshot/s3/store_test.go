@@ -281,6 +281,9 @@ func TestCleanUploadsLeavesYoungOnes(t *testing.T) {
 	if n, err := s.CleanUploads(ctx, time.Hour); n != 0 || err != nil {
 		t.Fatalf("%d removed, %v", n, err)
 	}
+	if err := s.Clean(); err != nil || len(uploads(t, ctx, s)) != 3 {
+		t.Fatalf("Clean leaves %d, %v", len(uploads(t, ctx, s)), err)
+	}
 	if n, err := s.CleanUploads(ctx, -time.Minute); n != 3 || err != nil {
 		t.Fatalf("%d removed, %v", n, err)
 	}
