@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -33,6 +34,23 @@ type Snapshot struct {
 
 // Usable tells whether a replica may be started from the snapshot without further ado.
 func (s *Snapshot) Usable() bool { return s.Broken == nil && s.Verified != nil }
+
+// MarshalJSON is what drover snapshot list --json shows.
+func (s *Snapshot) MarshalJSON() ([]byte, error) {
+	shown := struct {
+		*Manifest
+		Usable      bool          `json:"usable"`
+		Verified    *Verification `json:"verified,omitempty"`
+		Broken      string        `json:"broken,omitempty"`
+		AgeSeconds  float64       `json:"ageSeconds"`
+		StoredBytes int64         `json:"storedBytes,omitempty"`
+		UniqueBytes int64         `json:"uniqueBytes,omitempty"`
+	}{&s.Manifest, s.Usable(), s.Verified, "", s.Age().Seconds(), s.StoredBytes, s.UniqueBytes}
+	if s.Broken != nil {
+		shown.Broken = s.Broken.Error()
+	}
+	return json.Marshal(shown)
+}
 
 // Age is the time since the snapshot's position was taken.
 func (s *Snapshot) Age() time.Duration { return time.Since(s.Created) }
@@ -139,16 +157,17 @@ func loadVerification(ctx context.Context, store Store, k keys, s *Snapshot) (*V
 // files reads a snapshot's file list.
 func (s *Snapshot) files(ctx context.Context, store Store) ([]File, error) {
 	b, err := readObject(ctx, store, keys(s.Cluster).files(s.ID), listLimit)
-	if err == nil {
-		var files []File
-		if files, err = decodeFiles(b, s.Files); err == nil {
-			return files, nil
-		}
+	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrForeign) {
+		return nil, err // which says nothing about the content
 	}
-	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrForeign) || err != nil && !errors.Is(err, ErrUnreachable) && ctx.Err() == nil {
+	var files []File
+	if err == nil {
+		files, err = decodeFiles(b, s.Files)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: snapshot %s in store %s: its file list files.zst: %w", ErrCorrupt, s.ID, store, err)
 	}
-	return nil, err
+	return files, nil
 }
 
 // Select says which snapshot is meant. The zero value is the newest usable one.

@@ -233,14 +233,17 @@ func (c *creation) freeID(ctx context.Context, at time.Time, block uint64) (stri
 }
 
 func (c *creation) newSender(ctx context.Context, sums *sumCache, meter *meter) (*sender, error) {
-	have, err := loadObjects(ctx, c.opts.Store, c.keys)
-	if err != nil {
-		return nil, err
-	}
-	s := &sender{store: c.opts.Store, keys: c.keys, sums: sums, meter: meter, have: have, dirs: make(map[string]bool)}
+	s := &sender{store: c.opts.Store, keys: c.keys, sums: sums, meter: meter, have: make(map[[32]byte]string), dirs: make(map[string]bool)}
 	dir, local := c.opts.Store.(*DirStore)
+	s.local = dir
 	if local && !c.opts.NoHardLinks {
 		s.link = dir
+	}
+	var err error
+	if !local {
+		if s.have, err = loadObjects(ctx, c.opts.Store, c.keys); err != nil {
+			return nil, err
+		}
 	}
 	if c.opts.Compression == CompressZstd || c.opts.Compression == CompressAuto && !local {
 		s.zstd, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(min(c.opts.Parallel, runtime.NumCPU())))

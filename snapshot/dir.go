@@ -101,10 +101,13 @@ func (s *DirStore) Create(ctx context.Context, key string, body []byte) (string,
 	}
 	defer tmp.discard()
 	err = s.place(tmp.path, key, os.Link)
-	if errors.Is(err, fs.ErrExist) {
+	if errors.Is(err, fs.ErrExist) && !tmp.linked() { // an NFS server may have done it, and its answer got lost
 		return "", fmt.Errorf("%w: store %s: %s", ErrExists, s.name, key)
 	}
-	return tmp.version, s.fail(key, err)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", s.fail(key, err)
+	}
+	return tmp.version, nil
 }
 
 // Replace exchanges the object under the store's lock.
@@ -169,6 +172,12 @@ type tempFile struct {
 	f       *os.File
 	path    string
 	version string
+}
+
+// linked tells whether the file has its second name.
+func (t tempFile) linked() bool {
+	fi, err := t.f.Stat()
+	return err == nil && fi.Sys().(*syscall.Stat_t).Nlink > 1
 }
 
 func (t tempFile) discard() {

@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -15,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
@@ -31,6 +31,9 @@ type fetcher struct {
 	learnt map[string]string // sums of objects that had none, when check is set
 	meter  *meter
 	mu     sync.Mutex
+
+	decoders sync.Pool // of *zstd.Decoder
+	buffers  sync.Pool // of *[]byte
 }
 
 // fetch brings all files. Those that are there already by name and size were finished by an earlier run.
@@ -86,7 +89,26 @@ func (r *fetcher) path(f *File) string { return filepath.Join(r.dir, filepath.Fr
 // partEnding marks a file that is being written. geth and LevelDB have no such names.
 const partEnding = ".drover-part"
 
+// file brings one file. A connection that breaks in the middle is no reason to give up hours of work.
 func (r *fetcher) file(ctx context.Context, f *File) error {
+	const attempts = 4
+	for try := 1; ; try++ {
+		err := r.once(ctx, f)
+		if !errors.Is(err, errBroken) || try == attempts || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(time.Second << try):
+		}
+	}
+}
+
+// errBroken means: the store stopped in the middle of an object.
+var errBroken = errors.New("reading was cut off")
+
+func (r *fetcher) once(ctx context.Context, f *File) error {
 	to := r.path(f)
 	if fi, err := os.Lstat(to); err == nil && fi.Size() == f.Size && !r.check {
 		r.meter.done.Add(f.Size)
@@ -167,25 +189,38 @@ func (r *fetcher) piece(ctx context.Context, f *File, p Piece, out io.Writer) er
 		return err
 	}
 	defer body.Close()
-	from := io.Reader(countingReader{body, r.meter})
+	source := &sourceReader{r: body, meter: r.meter}
+	from := io.Reader(source)
 	if p.zstd() {
-		z, err := zstd.NewReader(from, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(2*pieceSize))
-		if err != nil {
-			return err
+		z, ok := r.decoders.Get().(*zstd.Decoder)
+		if !ok {
+			if z, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(2*pieceSize)); err != nil {
+				return err
+			}
 		}
-		defer z.Close()
+		defer r.decoders.Put(z)
+		if err := z.Reset(from); err != nil {
+			return r.damaged(f, p, err)
+		}
 		from = z
 	}
 	sum := sha256.New()
 	w := &progressWriter{out: out, sum: sum, meter: r.meter}
-	n, err := io.Copy(w, bufio.NewReaderSize(io.LimitReader(from, p.Size+1), 1<<20))
+	buffer, ok := r.buffers.Get().(*[]byte)
+	if !ok {
+		b := make([]byte, 256<<10)
+		buffer = &b
+	}
+	defer r.buffers.Put(buffer)
+	n, err := io.CopyBuffer(w, io.LimitReader(from, p.Size+1), *buffer)
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case w.failed != nil:
 		return r.full(w.failed)
-	case errors.Is(err, ErrUnreachable):
-		return err
+	case source.failed != nil: // which says nothing about the content
+		r.meter.done.Add(-n)
+		return fmt.Errorf("store %s: object %s: %w: %w", r.store, p.Object, errBroken, source.failed)
 	case err != nil:
 		return r.damaged(f, p, err)
 	case n != p.Size:
@@ -219,14 +254,19 @@ func (r *fetcher) damaged(f *File, p Piece, cause error) error {
 	return fmt.Errorf("%w: snapshot %s in store %s: file %s, object %s: %w", ErrCorrupt, r.snap.ID, r.store, f.Path, p.Object, cause)
 }
 
-type countingReader struct {
-	r     io.Reader
-	meter *meter
+// sourceReader counts, and tells a failed read from what a decoder makes of the content.
+type sourceReader struct {
+	r      io.Reader
+	meter  *meter
+	failed error
 }
 
-func (c countingReader) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.meter.moved.Add(int64(n))
+func (s *sourceReader) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.meter.moved.Add(int64(n))
+	if err != nil && err != io.EOF {
+		s.failed = err
+	}
 	return n, err
 }
 
@@ -252,6 +292,9 @@ func (s *Snapshot) loadSums(ctx context.Context, store Store) (map[string]string
 		return nil, nil
 	}
 	b, err := readObject(ctx, store, keys(s.Cluster).sums(s.ID), listLimit)
+	if errors.Is(err, ErrNotFound) {
+		return nil, fmt.Errorf("%w: snapshot %s in store %s: %w", ErrCorrupt, s.ID, store, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -44,6 +44,7 @@ type lease struct {
 
 	mu      sync.Mutex
 	version string
+	renewed time.Time
 }
 
 // acquire takes the lease; ErrBusy when a live process holds it.
@@ -69,7 +70,7 @@ func acquire(ctx context.Context, store Store, key, purpose string, log *slog.Lo
 		if err != nil {
 			return nil, nil, err
 		}
-		l.version = version
+		l.version, l.renewed = version, time.Now()
 		held, cancel := context.WithCancelCause(ctx)
 		l.cancel = cancel
 		go l.renew(held)
@@ -92,13 +93,15 @@ func (l *lease) outlive(ctx context.Context, log *slog.Logger) (string, error) {
 	if err != nil || first == "" {
 		return "", err
 	}
-	if holder.Boot == l.body.Boot && holder.Boot != "" {
-		if processStart(holder.PID) != holder.Started {
-			return first, nil
-		}
+	limit := min(max(time.Duration(holder.Seconds*float64(time.Second)), time.Second), 10*time.Minute)
+	switch here := holder.Boot == l.body.Boot && holder.Boot != ""; {
+	case holder.Nonce == l.body.Nonce: // our own write, whose answer got lost
+		return first, nil
+	case here && processStart(holder.PID) != holder.Started:
+		return first, nil
+	case here && time.Since(holder.Renewed) < limit: // the same clock
 		return "", holder.busy(l.store)
 	}
-	limit := min(max(time.Duration(holder.Seconds*float64(time.Second)), time.Second), 10*time.Minute)
 	log.Info("the snapshots of the cluster are leased: watching whether the holder lives", "host", holder.Host, "purpose", holder.Purpose, "wait", limit)
 	for end := time.Now().Add(limit); ; {
 		select {
@@ -151,17 +154,13 @@ func (l *lease) look(ctx context.Context) (version string, body leaseBody, err e
 
 func (l *lease) renew(ctx context.Context) {
 	defer close(l.done)
-	last := time.Now()
 	for {
 		select {
 		case <-l.stop:
 			return
 		case <-time.After(leaseTime / 4):
 		}
-		switch err := l.confirm(ctx); {
-		case err == nil:
-			last = time.Now()
-		case errors.Is(err, ErrLeaseLost), time.Since(last) > leaseTime*3/4:
+		if err := l.confirm(ctx); err != nil && (errors.Is(err, ErrLeaseLost) || l.fresh() != nil) {
 			l.cancel(fmt.Errorf("%w: %w", ErrLeaseLost, err))
 			return
 		}
@@ -174,12 +173,30 @@ func (l *lease) confirm(ctx context.Context) error {
 	defer l.mu.Unlock()
 	version, err := l.store.Replace(ctx, l.key, l.encode(), l.version)
 	if errors.Is(err, ErrConflict) {
+		// A renewal whose answer got lost is ours still.
+		if found, holder, lookErr := l.look(ctx); lookErr == nil && found != "" && holder.Nonce == l.body.Nonce {
+			version, err = l.store.Replace(ctx, l.key, l.encode(), found)
+		}
+	}
+	if errors.Is(err, ErrConflict) {
 		return fmt.Errorf("%w: %w", ErrLeaseLost, err)
 	}
 	if err == nil {
-		l.version = version
+		l.version, l.renewed = version, time.Now()
 	}
 	return err
+}
+
+// fresh is ErrLeaseLost when the last renewal is so long ago that another may have taken the lease: this process, its
+// machine or the way to the store stood still.
+func (l *lease) fresh() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// By both clocks: one of them stands still while a machine is suspended.
+	if age := max(time.Since(l.renewed), time.Now().Round(0).Sub(l.renewed.Round(0))); age > leaseTime*3/4 {
+		return fmt.Errorf("%w: the lease %s was last renewed %v ago", ErrLeaseLost, l.key, age.Round(time.Second))
+	}
+	return nil
 }
 
 // release gives the lease up, if it is still held. Safe to call twice.

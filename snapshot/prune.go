@@ -54,20 +54,21 @@ func Prune(ctx context.Context, opts PruneOptions) (res PruneResult, err error) 
 		return res, err
 	}
 	k := keys(opts.Cluster)
+	p := &pruning{keys: k, res: PruneResult{DryRun: !opts.Confirm}}
 	if opts.Confirm {
 		lease, held, err := acquire(ctx, opts.Store, k.lease("writer"), "prune", opts.Logger)
 		if err != nil {
 			return res, err
 		}
 		defer lease.release()
-		ctx = held
+		ctx, p.lease = held, lease
 		if c, ok := opts.Store.(interface{ Clean() error }); ok {
 			if err := c.Clean(); err != nil {
 				return res, err
 			}
 		}
 	}
-	p := &pruning{opts: opts, keys: k, res: PruneResult{DryRun: !opts.Confirm}}
+	p.opts = opts
 	err = p.run(ctx)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
@@ -93,9 +94,10 @@ func (o *PruneOptions) check() error {
 }
 
 type pruning struct {
-	opts PruneOptions
-	keys keys
-	res  PruneResult
+	opts  PruneOptions
+	keys  keys
+	lease *lease
+	res   PruneResult
 }
 
 func (p *pruning) run(ctx context.Context) error {
@@ -156,7 +158,7 @@ func (p *pruning) delete(ctx context.Context, keys ...string) error {
 	if !p.opts.Confirm || len(keys) == 0 {
 		return nil
 	}
-	if err := ctx.Err(); err != nil { // the lease may be lost
+	if err := errors.Join(ctx.Err(), p.lease.fresh()); err != nil {
 		return err
 	}
 	return p.opts.Store.Delete(ctx, keys...)

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -285,7 +286,7 @@ func TestACreateThatLostItsLeasePublishesNothing(t *testing.T) {
 	key := keys(testCluster).lease("writer")
 	_, err := Create(t.Context(), CreateOptions{Cluster: testCluster, Store: store, Datadir: src.datadir, at: func(step string) {
 		if step == "listed" { // another took over while this one stood still
-			body := readAll(t, store, key)
+			body := bytes.Replace(readAll(t, store, key), []byte(`"nonce": "`), []byte(`"nonce": "x`), 1)
 			if err := store.Put(context.Background(), key, newBody(body), int64(len(body))); err != nil {
 				t.Error(err)
 			}
@@ -330,6 +331,10 @@ func TestALeaseIsTakenFromTheDeadOnly(t *testing.T) {
 	l, held, err := acquire(deadline(t, time.Minute), store, key, "prune", testLogger(t))
 	if err != nil || held.Err() != nil {
 		t.Fatalf("it is dead by now: %v", err)
+	}
+	// A renewal of ours whose answer got lost.
+	if _, err := store.Replace(t.Context(), key, readAll(t, store, key), l.version); err != nil || l.confirm(t.Context()) != nil {
+		t.Errorf("it lost its own lease: %v", err)
 	}
 	l.release()
 	l.release()

@@ -266,3 +266,13 @@ func writeFile(path string, body []byte) error {
 	}
 	return syncDir(filepath.Dir(path))
 }
+
+// NeedsRestore tells whether a datadir holds no database yet, or the unfinished restore of one: what a replica started with
+// --snapshot asks first.
+func NeedsRestore(datadir string) (bool, error) {
+	err := checkEmpty(chaindataOf(datadir))
+	if errors.Is(err, ErrNotEmpty) {
+		return false, nil
+	}
+	return err == nil, err
+}

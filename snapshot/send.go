@@ -32,8 +32,11 @@ type sender struct {
 	group *errgroup.Group // bounds how many pieces are in memory
 	ctx   context.Context
 
+	buffers sync.Pool // of *[]byte
+
 	mu     sync.Mutex
-	have   map[[32]byte]string // the endings of content objects in the store
+	have   map[[32]byte]string // the endings of content objects in the store, as far as known
+	local  *DirStore           // set: looked up one by one, which is quicker than a listing
 	dirs   map[string]bool     // directories of the store in which links were made
 	sent   atomic.Int64        // objects
 	linked atomic.Int64        // new links
@@ -103,7 +106,9 @@ func (s *sender) piece(f *os.File, at stamp, offset, n int64) (Piece, error) {
 			return contentPiece(sum, ending, n), nil
 		}
 	}
-	body := make([]byte, n)
+	buffer := s.buffer(n)
+	defer s.buffers.Put(buffer)
+	body := (*buffer)[:n]
 	if _, err := f.ReadAt(body, offset); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF // cut while we read: the copier looks at it again
@@ -122,6 +127,15 @@ func (s *sender) piece(f *os.File, at stamp, offset, n int64) (Piece, error) {
 	return contentPiece(sum, ending, n), nil
 }
 
+// buffer returns one of at least n bytes: a piece each would keep the collector busy.
+func (s *sender) buffer(n int64) *[]byte {
+	if b, ok := s.buffers.Get().(*[]byte); ok && int64(cap(*b)) >= n {
+		return b
+	}
+	b := make([]byte, max(n, 1<<20))
+	return &b
+}
+
 func contentPiece(sum [32]byte, ending string, n int64) Piece {
 	digits := hex.EncodeToString(sum[:])
 	return Piece{Object: contentKey(digits, ending), Size: n, SHA256: digits}
@@ -129,9 +143,18 @@ func contentPiece(sum [32]byte, ending string, n int64) Piece {
 
 func (s *sender) held(sum [32]byte) (ending string, ok bool) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	ending, ok = s.have[sum]
-	return ending, ok
+	s.mu.Unlock()
+	if ok || s.local == nil {
+		return ending, ok
+	}
+	for _, ending := range []string{plainEnding, zstdEnding} {
+		key := s.keys.object(contentKey(hex.EncodeToString(sum[:]), ending))
+		if fi, err := os.Stat(s.local.path(key)); err == nil && fi.Mode().IsRegular() {
+			return ending, true
+		}
+	}
+	return "", false
 }
 
 // content puts one object, compressed where that is worth it.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -77,23 +78,20 @@ func sumLine(s stamp, sum [32]byte) string {
 }
 
 func parseSum(line string) (s stamp, sum [32]byte, ok bool) {
-	rest, digits, ok := cutLast(line)
-	if !ok || len(digits) != 64 {
+	fields := strings.Fields(line)
+	if len(fields) != 5 || len(fields[4]) != 2*len(sum) {
 		return s, sum, false
 	}
-	if _, err := hex.Decode(sum[:], []byte(digits)); err != nil {
-		return s, sum, false
+	var numbers [4]uint64
+	for i := range numbers {
+		var err error
+		if numbers[i], err = strconv.ParseUint(fields[i], 16, 63); err != nil {
+			return s, sum, false
+		}
 	}
-	n, err := fmt.Sscanf(rest, "%x %x %x %x", &s.inode, &s.modified, &s.size, &s.offset)
-	return s, sum, err == nil && n == 4
-}
-
-func cutLast(line string) (before, after string, ok bool) {
-	at := strings.LastIndexByte(line, ' ')
-	if at < 0 {
-		return "", "", false
-	}
-	return line[:at], line[at+1:], true
+	s = stamp{inode: numbers[0], modified: int64(numbers[1]), size: numbers[2], offset: numbers[3]}
+	_, err := hex.Decode(sum[:], []byte(fields[4]))
+	return s, sum, err == nil
 }
 
 func (c *sumCache) get(s stamp) (sum [32]byte, ok bool) {

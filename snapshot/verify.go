@@ -172,7 +172,7 @@ func (v *verifying) knownSums(ctx context.Context) (map[string]string, error) {
 			continue
 		}
 		sums, err := s.loadSums(ctx, v.opts.Store)
-		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrCorrupt) && s.ID != v.snap.ID {
+		if errors.Is(err, ErrCorrupt) && s.ID != v.snap.ID {
 			continue // pruned meanwhile, or another's trouble
 		}
 		if err != nil {
