@@ -70,6 +70,9 @@ type Options struct {
 	TransactionHistory   uint64        // blocks whose transactions are indexed; 0, as geth in archive mode does: all
 	LogHistory           uint64        // blocks in the log index, default 2,350,000
 
+	// Prepare fills an empty datadir, by restoring a snapshot, before anything opens it; nil: the database is there. It
+	// tells in a few words how far it has come. Its error ends Run.
+	Prepare func(ctx context.Context, tell func(string)) error
 	// UntilSynced makes Run return nil once everything that the topic held when Run started is applied.
 	UntilSynced bool
 	// MaxHeadAge is how old the head's timestamp may be for the replica to be ready; 0 sets no limit.

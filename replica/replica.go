@@ -47,14 +47,16 @@ type state struct {
 	// heartbeatTime is when the master made it, heartbeatAt when it was received.
 	heartbeatTime, heartbeatAt time.Time
 
-	applyErr error // a write that is being retried
-	fatal    error // what ended Run
+	prepared string // how far Options.Prepare has come
+	applyErr error  // a write that is being retried
+	fatal    error  // what ended Run
 }
 
 type phase int
 
 const (
 	phaseStarting phase = iota
+	phasePreparing
 	phaseBulk
 	phaseOpening
 	phaseLive
@@ -62,7 +64,7 @@ const (
 )
 
 func (p phase) String() string {
-	return [...]string{"starting", "catching up", "opening geth", "live", "stopped"}[p]
+	return [...]string{"starting", "restoring", "catching up", "opening geth", "live", "stopped"}[p]
 }
 
 // New checks the options and that the RPC ports are free; it does not touch the database. Errors wrap ErrUsage.
@@ -91,6 +93,12 @@ func (r *Replica) Run(ctx context.Context) (err error) {
 		r.state.phase, r.state.fatal = phaseStopped, err
 		r.mu.Unlock()
 	}()
+	if err := r.prepare(ctx); err != nil {
+		if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
+			return nil
+		}
+		return err
+	}
 	for delay := time.Second; ; delay = min(2*delay, 30*time.Second) {
 		began := time.Now()
 		err := r.session(ctx)
@@ -110,6 +118,19 @@ func (r *Replica) Run(ctx context.Context) (err error) {
 		case <-time.After(delay):
 		}
 	}
+}
+
+// prepare fills an empty datadir. Status says meanwhile how far it has come.
+func (r *Replica) prepare(ctx context.Context) error {
+	if r.opts.Prepare == nil {
+		return nil
+	}
+	r.setPhase(phasePreparing)
+	return r.opts.Prepare(ctx, func(progress string) {
+		r.mu.Lock()
+		r.state.prepared = progress
+		r.mu.Unlock()
+	})
 }
 
 // session is one time of opening the database and following the change log.

@@ -14,7 +14,7 @@ import (
 
 // Extra is what a replica adds to the common status.
 type Extra struct {
-	// Phase is starting, catching up, opening geth, live or stopped.
+	// Phase is starting, restoring, catching up, opening geth, live or stopped.
 	Phase string `json:"phase"`
 	// MasterHead is the master's head as the last heartbeat told it.
 	MasterHead *admin.Block `json:"masterHead"`
@@ -112,7 +112,10 @@ func (s *state) unfit() []string {
 	if s.applyErr != nil {
 		add("apply error: the database refuses writes: %v", s.applyErr)
 	}
-	if s.phase != phaseLive {
+	switch {
+	case s.phase == phasePreparing && s.prepared != "":
+		add("%s a snapshot: %s", s.phase, s.prepared)
+	case s.phase != phaseLive:
 		add("%s", s.phase)
 	}
 	if frames, ok := s.behind(); !ok || frames > readyFrames {

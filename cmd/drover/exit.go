@@ -8,6 +8,7 @@ import (
 	"github.com/drover-io/drover/changelog"
 	"github.com/drover-io/drover/master"
 	"github.com/drover-io/drover/replica"
+	"github.com/drover-io/drover/snapshot"
 )
 
 // The exit codes are a contract with scripts and service managers; docs/exit-codes.md explains each to operators.
@@ -39,7 +40,8 @@ func exitCode(err error) int {
 	case err == nil:
 		return exitDone
 	case errors.Is(err, errUsage), errors.Is(err, changelog.ErrWrongCluster), errors.Is(err, master.ErrUsage), errors.Is(err, replica.ErrUsage),
-		errors.Is(err, master.ErrNotOurs):
+		errors.Is(err, master.ErrNotOurs),
+		errors.Is(err, snapshot.ErrUsage), errors.Is(err, snapshot.ErrWrongCluster), errors.Is(err, snapshot.ErrNotEmpty):
 		return exitUsage
 	case errors.Is(err, changelog.ErrNotRetained):
 		return exitNotRetained
@@ -49,7 +51,8 @@ func exitCode(err error) int {
 		return exitHole
 	case errors.Is(err, changelog.ErrCorrupt), errors.Is(err, changelog.ErrBadFrame), errors.Is(err, changelog.ErrFutureVersion),
 		errors.Is(err, changelog.ErrTimelineMismatch), errors.Is(err, replica.ErrDiverged),
-		errors.Is(err, chaindata.ErrCorruptJournal), errors.Is(err, chaindata.ErrBehind), errors.Is(err, changelog.ErrTruncated):
+		errors.Is(err, chaindata.ErrCorruptJournal), errors.Is(err, chaindata.ErrBehind), errors.Is(err, changelog.ErrTruncated),
+		errors.Is(err, snapshot.ErrCorrupt):
 		return exitDivergence
 	case errors.Is(err, chaindata.ErrUnsupportedSource):
 		return exitSource

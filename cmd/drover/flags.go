@@ -45,6 +45,10 @@ func durationFlag(name string, value time.Duration, usage string) *cli.DurationF
 	return &cli.DurationFlag{Name: name, Value: value, Usage: usage, EnvVars: []string{envName(name)}}
 }
 
+func float64Flag(name string, value float64, usage string) *cli.Float64Flag {
+	return &cli.Float64Flag{Name: name, Value: value, Usage: usage, EnvVars: []string{envName(name)}}
+}
+
 // split reads the value of a listFlag.
 func split(value string) []string {
 	var list []string

@@ -54,6 +54,7 @@ func newApp() *cli.App {
 			brokerCommand(),
 			masterCommand(),
 			replicaCommand(),
+			snapshotCommand(),
 			logCommand(),
 		},
 		Action:          unknownCommand,

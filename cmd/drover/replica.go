@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -14,6 +15,7 @@ func replicaCommand() *cli.Command {
 	flags = append(flags,
 		adminFlag(),
 		stringFlag("datadir", "", "geth datadir that holds a copy of the master's chaindata"),
+		stringFlag("snapshot", "", "STORE or STORE#ID to restore into an empty datadir first: a directory or s3://BUCKET/PREFIX"),
 		boolFlag("until-synced", "end with 0 at the topic's end instead of serving"),
 		durationFlag("ready.max-age", time.Minute, "age of the head's timestamp from which on the replica is not ready; 0: no limit"),
 		durationFlag("ready.max-heartbeat-age", 15*time.Second, "silence of the master from which on the replica is not ready"),
@@ -23,9 +25,9 @@ func replicaCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "replica",
 		Usage: "follow a change log and serve geth's JSON-RPC",
-		Description: "Starts from the database in DATADIR, applies the change log from the position stored in it, and opens the RPC\n" +
+		Description: "Starts from the database in DATADIR, or restores a --snapshot into an empty one, applies the change log from the position stored in it, and opens the RPC\n" +
 			"ports at the topic's end. Flags that geth has have geth's names and meanings.",
-		Flags:  append(flags, rpcFlags()...),
+		Flags:  append(append(flags, rpcFlags()...), s3Flags()...),
 		Action: runReplica,
 	}
 }
@@ -74,6 +76,11 @@ func runReplica(c *cli.Context) error {
 	if gasCap == 0 {
 		gasCap = replica.NoGasCap
 	}
+	var prepare func(context.Context, func(string)) error
+	ref := c.String("snapshot")
+	if ref != "" {
+		prepare = restoreInto(c, ref, logger)
+	}
 	r, err := replica.New(replica.Options{
 		Cluster: c.String("cluster"), Log: replica.FromLog(log), Datadir: c.String("datadir"),
 		HTTP: c.Bool("http"), HTTPAddr: c.String("http.addr"), HTTPPort: c.Int("http.port"),
@@ -84,10 +91,10 @@ func runReplica(c *cli.Context) error {
 		BatchRequestLimit: c.Int("rpc.batch-request-limit"), BatchResponseMaxSize: c.Int("rpc.batch-response-max-size"),
 		UntilSynced: c.Bool("until-synced"), Stale: replica.StalePolicy(c.String("stale")),
 		MaxHeadAge: c.Duration("ready.max-age"), MaxHeartbeatAge: c.Duration("ready.max-heartbeat-age"),
-		Logger: logger, Registerer: registry,
+		Prepare: prepare, Logger: logger, Registerer: registry,
 	})
 	if err != nil {
 		return err
 	}
-	return serve(c.Context, c.String("admin.addr"), r, registry, logger)
+	return nameSnapshot(c, ref, logger, serve(c.Context, c.String("admin.addr"), r, registry, logger))
 }

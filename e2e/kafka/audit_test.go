@@ -1,9 +1,13 @@
 package kafkae2e
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
+
+	"github.com/syndtr/goleveldb/leveldb"
 
 	"github.com/drover-io/drover/chaindata"
 	"github.com/drover-io/drover/changelog"
@@ -148,4 +152,11 @@ func (c *cluster) repeat(t *testing.T, n int, random *rand.Rand) {
 		from := random.IntN(len(batches))
 		c.WriteTopic(t, batches[from:min(from+1+random.IntN(3), len(batches))]...)
 	}
+}
+
+// batchFrame is a frame as a master makes it of a batch that stands in the journal at a sequence.
+func batchFrame(timeline, first uint64, batch *leveldb.Batch) changelog.Frame {
+	record := binary.LittleEndian.AppendUint64(nil, first)
+	record = append(binary.LittleEndian.AppendUint32(record, uint32(batch.Len())), batch.Dump()...)
+	return changelog.SplitBatch(timeline, first, uint32(batch.Len()), record, len(record), time.Now())[0]
 }

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/syndtr/goleveldb/leveldb"
+
 	"github.com/drover-io/drover/e2e/harness"
 	"github.com/drover-io/drover/e2e/harness/rig"
 )
@@ -55,6 +57,12 @@ func TestPausedMasterIsFencedOnRealKafka(t *testing.T) {
 	newcomer := c.StartReplica(t, late)
 	rig.SameHead(t, time.Minute, next, newcomer)
 	next.End(t)
+	// Had the old one gone on, it would have come to sequences that are due by now.
+	tail := rig.Must(c.OpenLog(t).Tail(t.Context()))(t)
+	batch := new(leveldb.Batch)
+	batch.Put([]byte("of the older timeline"), nil)
+	stale := batchFrame(1, tail.Sequence+1, batch)
+	c.WriteTopic(t, stale.AppendTo(nil))
 	follower.End(t)
 	newcomer.End(t)
 	promoted.requireEqual(t, r2, late)

@@ -2,7 +2,6 @@ package kafkae2e
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -92,9 +91,7 @@ func TestNewerDatabaseVersionIsRefused(t *testing.T) {
 			batch := new(leveldb.Batch)
 			batch.Put([]byte("DatabaseVersion"), []byte{10})
 			batch.Put([]byte("of a newer schema"), nil)
-			record := binary.LittleEndian.AppendUint64(nil, last.First)
-			record = append(binary.LittleEndian.AppendUint32(record, uint32(batch.Len())), batch.Dump()...)
-			return changelog.SplitBatch(last.Timeline, last.First, uint32(batch.Len()), record, len(record), time.Now())[0]
+			return batchFrame(last.Timeline, last.First, batch)
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

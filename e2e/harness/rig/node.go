@@ -39,7 +39,7 @@ func (n *Node) Geth(t *testing.T) (pid int) {
 	t.Helper()
 	children := Must(n.Children())(t)
 	if len(children) != 1 {
-		t.Fatalf("the master has the children %v", children)
+		t.Fatalf("the master (running: %v) has the children %v:\n%s", n.Running(), children, n.Tail(10))
 	}
 	return children[0]
 }
