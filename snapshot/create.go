@@ -349,10 +349,8 @@ func (c *creation) sendStaged(ctx context.Context, dir string) ([]File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.send.link != nil {
-		if err := c.send.syncLinks(); err != nil {
-			return nil, err
-		}
+	if err := c.send.syncDirs(); err != nil {
+		return nil, err
 	}
 	sent := make([]File, len(files))
 	for i, f := range files {

@@ -85,6 +85,14 @@ func (s *DirStore) fail(key string, err error) error {
 
 // Put writes the object beside its place, syncs it and renames it.
 func (s *DirStore) Put(ctx context.Context, key string, body io.Reader, size int64) error {
+	if err := s.putWhole(ctx, key, body, size); err != nil {
+		return err
+	}
+	return s.fail(key, syncDir(filepath.Dir(s.path(key))))
+}
+
+// putWhole is Put for a caller who syncs the directory later: a power cut may take the whole object away, never a part.
+func (s *DirStore) putWhole(ctx context.Context, key string, body io.Reader, size int64) error {
 	tmp, err := s.write(ctx, key, body, size)
 	if err != nil {
 		return s.fail(key, err)
@@ -100,7 +108,9 @@ func (s *DirStore) Create(ctx context.Context, key string, body []byte) (string,
 		return "", s.fail(key, err)
 	}
 	defer tmp.discard()
-	err = s.place(tmp.path, key, os.Link)
+	if err = s.place(tmp.path, key, os.Link); err == nil {
+		err = syncDir(filepath.Dir(s.path(key)))
+	}
 	if errors.Is(err, fs.ErrExist) && !tmp.linked() { // an NFS server may have done it, and its answer got lost
 		return "", fmt.Errorf("%w: store %s: %s", ErrExists, s.name, key)
 	}
@@ -129,10 +139,13 @@ func (s *DirStore) Replace(ctx context.Context, key string, body []byte, version
 	if err != nil || versionOf(fi) != version {
 		return "", fmt.Errorf("%w: store %s: %s", ErrConflict, s.name, key)
 	}
-	return tmp.version, s.fail(key, s.place(tmp.path, key, os.Rename))
+	if err := s.place(tmp.path, key, os.Rename); err != nil {
+		return "", s.fail(key, err)
+	}
+	return tmp.version, s.fail(key, syncDir(filepath.Dir(s.path(key))))
 }
 
-// place moves a written file to its name by rename or link and makes the name durable.
+// place moves a written file to its name by rename or link. The name is durable when the directory was synced.
 func (s *DirStore) place(tmp, key string, move func(from, to string) error) error {
 	to := s.path(key)
 	s.at("place")
@@ -143,11 +156,10 @@ func (s *DirStore) place(tmp, key string, move func(from, to string) error) erro
 		}
 		err = move(tmp, to)
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		s.at("placed")
 	}
-	s.at("placed")
-	return syncDir(filepath.Dir(to))
+	return err
 }
 
 // makeDir is MkdirAll below the store's root whose directories survive a power cut.

@@ -37,7 +37,7 @@ type sender struct {
 	mu     sync.Mutex
 	have   map[[32]byte]string // the endings of content objects in the store, as far as known
 	local  *DirStore           // set: looked up one by one, which is quicker than a listing
-	dirs   map[string]bool     // directories of the store in which links were made
+	dirs   map[string]bool     // of local, in which objects were made
 	sent   atomic.Int64        // objects
 	linked atomic.Int64        // new links
 	reused atomic.Int64        // bytes that were in the store already
@@ -151,6 +151,7 @@ func (s *sender) held(sum [32]byte) (ending string, ok bool) {
 	for _, ending := range []string{plainEnding, zstdEnding} {
 		key := s.keys.object(contentKey(hex.EncodeToString(sum[:]), ending))
 		if fi, err := os.Stat(s.local.path(key)); err == nil && fi.Mode().IsRegular() {
+			s.syncLater(key) // a killed run may have put it there
 			return ending, true
 		}
 	}
@@ -170,7 +171,12 @@ func (s *sender) content(sum [32]byte, body []byte) (ending string, err error) {
 		}
 	}
 	key := s.keys.object(contentKey(hex.EncodeToString(sum[:]), ending))
-	if err := s.store.Put(s.ctx, key, newBody(packed), int64(len(packed))); err != nil {
+	put := s.store.Put
+	if s.local != nil {
+		put = s.local.putWhole
+		s.syncLater(key)
+	}
+	if err := put(s.ctx, key, newBody(packed), int64(len(packed))); err != nil {
 		return "", err
 	}
 	s.sent.Add(1)
@@ -199,9 +205,7 @@ func (s *sender) table(f *os.File, size int64) ([]Piece, error) {
 				s.reused.Add(size)
 			}
 			s.meter.done.Add(size)
-			s.mu.Lock()
-			s.dirs[filepath.Dir(s.link.path(s.keys.object(name)))] = true
-			s.mu.Unlock()
+			s.syncLater(s.keys.object(name))
 			return []Piece{{Object: name, Size: size}}, nil
 		}
 		if !errors.Is(err, errNoLink) {
@@ -218,11 +222,19 @@ func linkKey(fi os.FileInfo) string {
 	return fmt.Sprintf("links/%02x/%x-%x-%d%s", inode&0xff, inode, fi.ModTime().UnixNano(), fi.Size(), linkEnding)
 }
 
-// syncLinks makes the new links durable.
-func (s *sender) syncLinks() error {
+// syncLater notes the directory of an object in a directory store. One sync for all objects in it is enough: no manifest
+// names them yet.
+func (s *sender) syncLater(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dirs[filepath.Dir(s.local.path(key))] = true
+}
+
+// syncDirs makes the names of new objects durable.
+func (s *sender) syncDirs() error {
 	for dir := range s.dirs {
 		if err := syncDir(dir); err != nil {
-			return s.link.fail(dir, err)
+			return s.local.fail(dir, err)
 		}
 	}
 	return nil
