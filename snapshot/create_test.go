@@ -14,6 +14,7 @@ var storeKinds = map[string]func(*CreateOptions){
 }
 
 func TestSnapshotsUnderFullWriteLoadAreTheSourceAtTheirSequence(t *testing.T) {
+	t.Parallel()
 	for name, tune := range storeKinds {
 		t.Run(name, func(t *testing.T) {
 			base := t.TempDir()

@@ -64,6 +64,7 @@ func copyStore(t *testing.T, from *DirStore, to string) *DirStore {
 
 // fault 14. A hard-linked table that is not verified yet has no checksum: LevelDB's own have to find the flip.
 func TestOneByteFlippedOrOneFileMissingIsFoundBeforeASnapshotIsUsable(t *testing.T) {
+	t.Parallel()
 	base := t.TempDir()
 	src := newSource(t, filepath.Join(base, "datadir"))
 	src.freeze(50_000)
@@ -240,6 +241,7 @@ func (s *fullStore) List(ctx context.Context, prefix string) iter.Seq2[Object, e
 
 // fault 16
 func TestAFullStoreIsOneClearErrorAndTheNextRunGoesOn(t *testing.T) {
+	t.Parallel()
 	base := t.TempDir()
 	src := newSource(t, filepath.Join(base, "datadir"))
 	src.freeze(200_000)
@@ -301,6 +303,7 @@ func TestAFullDiskStopsARestoreThatIsFinishedLater(t *testing.T) {
 // A power cut leaves files that were not synced short or full of zeros. All that is ever left unsynced are temporary files
 // and the cache of checksums.
 func TestWhatAPowerCutLeavesUnsyncedIsNotBelieved(t *testing.T) {
+	t.Parallel()
 	base := t.TempDir()
 	src := newSource(t, filepath.Join(base, "datadir"))
 	src.freeze(100_000)

@@ -92,6 +92,7 @@ func waitForHead(t *testing.T, datadir string, block uint64) {
 }
 
 func TestSnapshotOfALiveGethStartsAnotherGeth(t *testing.T) {
+	t.Parallel()
 	base := t.TempDir()
 	datadir := filepath.Join(base, "master")
 	stop, _ := startGeth(t, append([]string{"--dev", "--dev.period", "1", "--datadir", datadir}, archiveArgs...)...)
@@ -209,6 +210,7 @@ func (r *recorder) same(t *testing.T, datadir string, sequence uint64) {
 
 // Under full load: geth import at top speed, compaction running.
 func TestSnapshotsDuringAGethImportAreTheMasterAtTheirSequence(t *testing.T) {
+	t.Parallel()
 	chain, base := chainDir(t), t.TempDir()
 	datadir := filepath.Join(base, "master")
 	storage := archiveArgs[:4]

@@ -112,6 +112,7 @@ func killRounds() int {
 }
 
 func TestCreateKilledAnywhereLeavesNoHalfMadeSnapshotAndLosesNoSharedObject(t *testing.T) {
+	t.Parallel()
 	for _, noLinks := range []bool{false, true} {
 		t.Run(fmt.Sprintf("copies=%v", noLinks), func(t *testing.T) {
 			base := t.TempDir()
@@ -149,6 +150,7 @@ func TestCreateKilledAnywhereLeavesNoHalfMadeSnapshotAndLosesNoSharedObject(t *t
 }
 
 func TestWhatAKilledCreateSentIsNotSentAgain(t *testing.T) {
+	t.Parallel()
 	base := t.TempDir()
 	src := newSource(t, filepath.Join(base, "datadir"))
 	src.freeze(300_000)
@@ -176,6 +178,7 @@ func TestWhatAKilledCreateSentIsNotSentAgain(t *testing.T) {
 }
 
 func TestRestoreKilledAnywhereIsFinishedByTheNext(t *testing.T) {
+	t.Parallel()
 	for _, noLinks := range []bool{false, true} {
 		t.Run(fmt.Sprintf("copies=%v", noLinks), func(t *testing.T) {
 			base := t.TempDir()
@@ -230,6 +233,7 @@ func tryChild(t *testing.T, c childConfig) error {
 }
 
 func TestPruneKilledAnywhereLeavesOnlyWholeSnapshots(t *testing.T) {
+	t.Parallel()
 	base := t.TempDir()
 	src := newSource(t, filepath.Join(base, "datadir"))
 	src.write(60)

@@ -180,7 +180,7 @@ func TestAnUnfinishedRestoreOfAnotherSnapshotGivesWhatIsTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	res := mustRestore(t, store, datadir, m.ID)
-	if !res.Resumed || res.Moved > m.Files.Bytes/2 {
+	if !res.Resumed || res.Moved > m.Files.Bytes-500_000 { // the freezer at least is the same
 		t.Errorf("resumed %v, %d of %d bytes were read again", res.Resumed, res.Moved, m.Files.Bytes)
 	}
 	src.sameAt(datadir, m)

@@ -96,6 +96,7 @@ func TestPruneRefusesWhenHeadroomIsShort(t *testing.T) {
 }
 
 func TestPruneIsADryRunUntilConfirmed(t *testing.T) {
+	t.Parallel()
 	base := t.TempDir()
 	src := newSource(t, filepath.Join(base, "datadir"))
 	store := openDir(t, filepath.Join(base, "store"))
@@ -301,6 +302,7 @@ func TestACreateThatLostItsLeasePublishesNothing(t *testing.T) {
 }
 
 func TestALeaseIsTakenFromTheDeadOnly(t *testing.T) {
+	t.Parallel()
 	store := openDir(t, filepath.Join(t.TempDir(), "store"))
 	const key = "test/leases/writer.json"
 	other := func(seconds float64) string {
