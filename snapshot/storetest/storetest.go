@@ -354,7 +354,10 @@ func (s *suite) order() {
 	s.lists("c/b", slices.DeleteFunc(slices.Clone(want), func(key string) bool { return !strings.HasPrefix(key, "c/b") }))
 	s.lists("c/b/", slices.DeleteFunc(slices.Clone(want), func(key string) bool { return !strings.HasPrefix(key, "c/b/") }))
 	s.lists("c/none", nil)
-	for range s.store.List(s.ctx, "") { // ended early
+	for _, err := range s.store.List(s.ctx, "") { // ended early
+		if err != nil {
+			s.Error(err)
+		}
 		break
 	}
 }
