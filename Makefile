@@ -11,7 +11,7 @@ CACHE        := $(CURDIR)/.cache
 GETH_VERSION := $(shell sed -n 's|.*github.com/ethereum/go-ethereum v\([0-9.]*\).*|\1|p' go.mod | head -1)
 GETH         := $(CACHE)/bin/geth-$(GETH_VERSION)
 # The geth of the minor release before, for the tests of upgrades.
-OLD_VERSION  := $(shell sed -n 's|^const OldGethVersion = "\([0-9.]*\)"|\1|p' e2e/harness/locate.go)
+OLD_VERSION  := $(shell sed -n 's|^const OldVersion = "\([0-9.]*\)"|\1|p' tools/geth/geth.go)
 OLD_GETH     := $(CACHE)/bin/geth-$(OLD_VERSION)
 LINT_VERSION := v2.15.0
 LINT         := $(CACHE)/bin/golangci-lint-$(LINT_VERSION)
@@ -100,13 +100,13 @@ compiler: # the race detector needs cgo
 	@$(call debian,gcc,gcc libc6-dev)
 
 .PHONY: test
-test: compiler $(GETH) $(OLD_GETH) kafka-install bin/drover-race ## everything that CI runs: vet, unit tests and end-to-end tests on real geth, with the race detector
+test: compiler $(GETH) $(OLD_GETH) kafka-install moto-install versitygw-install bin/drover-race ## everything that CI runs: vet, unit tests and end-to-end tests on real geth, with the race detector
 	$(GO) vet ./...
 	$(GO) test -race -timeout 20m $(UNIT)
 	$(GO) test -p 1 -timeout 40m -v -run "$(or $(RUN),.)" ./e2e/...
 
 .PHONY: unit
-unit: $(GETH) kafka-install ## unit tests alone, without the race detector
+unit: $(GETH) kafka-install moto-install versitygw-install ## unit tests alone, without the race detector
 	$(GO) test -timeout 20m $(UNIT)
 
 .PHONY: soak
@@ -115,7 +115,7 @@ soak: compiler $(GETH) $(OLD_GETH) kafka-install bin/drover-race ## the same tes
 		$(GO) test -p 1 -timeout 24h -v -run 'Kill|Faults|Survive|Kafka|TooLong' ./e2e/... ./master ./replica
 
 .PHONY: bench
-bench: build $(GETH) ## ratios of things measured side by side in one run
+bench: build $(GETH) $(if $(findstring --kafka,$(ARGS)),kafka-install) ## ratios of things measured side by side in one run
 	$(GO) run ./tools/bench --geth $(GETH) --drover $(CURDIR)/bin/drover $(ARGS)
 
 .PHONY: fuzz

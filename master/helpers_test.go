@@ -23,6 +23,7 @@ import (
 	"github.com/drover-io/drover/chaindata"
 	"github.com/drover-io/drover/changelog"
 	"github.com/drover-io/drover/changelog/broker"
+	localgeth "github.com/drover-io/drover/tools/geth"
 )
 
 const testCluster = "test"
@@ -330,17 +331,11 @@ func (g *gate) assertFired(t testing.TB) {
 
 func gethBinary(t testing.TB) string {
 	t.Helper()
-	for _, path := range []string{os.Getenv("DROVER_TEST_GETH"), "../.cache/bin/geth-1.17.7", "/tmp/probe/bin/geth"} {
-		if path == "" {
-			continue
-		}
-		if _, err := os.Stat(path); err == nil {
-			absolute, _ := filepath.Abs(path)
-			return absolute
-		}
+	path, err := localgeth.Path()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Skip("no geth: set DROVER_TEST_GETH, or run make geth")
-	return ""
+	return path
 }
 
 func runInProcess(t testing.TB, opts Options) (m *Master, stop func() error) {

@@ -18,6 +18,7 @@ import (
 	"github.com/drover-io/drover/chaindata"
 	"github.com/drover-io/drover/changelog"
 	"github.com/drover-io/drover/replica/dbcompare"
+	localgeth "github.com/drover-io/drover/tools/geth"
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/ethclient"
 	"github.com/ethereum/go-ethereum/node"
@@ -122,20 +123,11 @@ func (r *memReader) Close() error { return nil }
 // gethBinary is the stock geth that the tests capture.
 func gethBinary(t testing.TB) string {
 	t.Helper()
-	for _, path := range []string{os.Getenv("DROVER_TEST_GETH"), "../.cache/bin/geth-1.17.7", "/tmp/probe/bin/geth"} {
-		if path == "" {
-			continue
-		}
-		if _, err := os.Stat(path); err == nil {
-			abs, err := filepath.Abs(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return abs
-		}
+	path, err := localgeth.Path()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Skip("no geth: run `make geth`, or set DROVER_TEST_GETH")
-	return ""
+	return path
 }
 
 func testLogger(t testing.TB) *slog.Logger {

@@ -14,6 +14,7 @@ import (
 	"github.com/drover-io/drover/changelog"
 	"github.com/drover-io/drover/e2e/harness"
 	"github.com/drover-io/drover/e2e/harness/rig"
+	localgeth "github.com/drover-io/drover/tools/geth"
 )
 
 // Fault 18: the master's geth is of the minor release before, then of ours, then of the one before again, on one datadir
@@ -22,7 +23,7 @@ func TestRollingUpgradeOfGeth(t *testing.T) {
 	f := rig.Generate(t, rig.Size{Blocks: 60, Txs: 20})
 	current := newCluster(t, "upgrade", f, sharedKafka(t))
 	old := *current
-	old.Geth = rig.Must(harness.OldGethPath())(t)
+	old.Geth = rig.Must(localgeth.OldPath())(t)
 	old.Master = filepath.Join(old.Dir, "upgraded")
 	f.Initialise(t, old.Geth, old.Master)
 	current.Master = old.Master
@@ -32,7 +33,7 @@ func TestRollingUpgradeOfGeth(t *testing.T) {
 	for i, step := range []struct {
 		*cluster
 		version string
-	}{{&old, harness.OldGethVersion}, {current, harness.GethVersion}, {&old, harness.OldGethVersion}} {
+	}{{&old, localgeth.OldVersion}, {current, localgeth.Version}, {&old, localgeth.OldVersion}} {
 		master := step.StartMaster(t)
 		requireVersion(t, master, step.version)
 		master.Feed(t, f.Blocks[i*20:(i+1)*20]...)
@@ -113,7 +114,7 @@ func TestNewerDatabaseVersionIsRefused(t *testing.T) {
 			})
 			frame := test.frame(t, last)
 			c.WriteTopic(t, frame.AppendTo(nil))
-			rig.RequireEnd(t, 2, replica.Process, "version 10", "up to 9", "geth "+harness.GethVersion, "upgrade")
+			rig.RequireEnd(t, 2, replica.Process, "version 10", "up to 9", "geth "+localgeth.Version, "upgrade")
 			rig.RequireExit(t, 2, c.ReplicaCommand(t, datadir, rig.Port(t)), "version 10", "upgrade")
 			if at := rig.Position(t, datadir).Sequence; at != last.First-1 {
 				t.Errorf("the replica stands at sequence %d, want %d", at, last.First-1)

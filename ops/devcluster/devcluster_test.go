@@ -15,6 +15,7 @@ import (
 
 	"github.com/drover-io/drover/admin"
 	"github.com/drover-io/drover/e2e/harness"
+	localgeth "github.com/drover-io/drover/tools/geth"
 )
 
 // output collects what the cluster prints.
@@ -47,7 +48,7 @@ func startDev(t *testing.T, dir string, args ...string) running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	geth, err := harness.GethPath()
+	geth, err := localgeth.Path()
 	if err != nil {
 		t.Fatal(err)
 	}

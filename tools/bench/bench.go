@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/drover-io/drover/e2e/harness"
+	localgeth "github.com/drover-io/drover/tools/geth"
 	localkafka "github.com/drover-io/drover/tools/kafka"
 )
 
@@ -37,7 +38,7 @@ func newBench(ctx context.Context, s settings, progress io.Writer) (*bench, erro
 	b := &bench{settings: s, progress: progress}
 	var err error
 	if b.geth == "" {
-		if b.geth, err = harness.GethPath(); err != nil {
+		if b.geth, err = localgeth.Path(); err != nil {
 			return nil, err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/drover-io/drover/e2e/harness"
+	localgeth "github.com/drover-io/drover/tools/geth"
 )
 
 // Main runs a package's tests, and removes what they share.
@@ -52,7 +53,7 @@ func Number(t *testing.T, name string, otherwise int) int {
 }
 
 // Geth is the executable of geth.
-func Geth(t *testing.T) string { t.Helper(); return Must(harness.GethPath())(t) }
+func Geth(t *testing.T) string { t.Helper(); return Must(localgeth.Path())(t) }
 
 // Drover is the executable of drover.
 func Drover(t *testing.T) string { t.Helper(); return Must(harness.DroverPath())(t) }
