@@ -117,6 +117,10 @@ func runBroker(listen, dir string) int {
 	return 0
 }
 
+// fakeBuffer is the fake geth's write buffer: its journals live for some tenths of a second, geth's for some seconds at
+// least. Much less, and on a busy machine one comes and goes before anybody sees it.
+const fakeBuffer = 512 << 10
+
 // fakeGeth writes a LevelDB as geth does, faster and with knobs: batches of random puts and deletes until it is told to
 // stop, until --batches are written, or until it is killed.
 func fakeGeth(argv []string) int {
@@ -134,7 +138,7 @@ func fakeGeth(argv []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	db, err := leveldb.OpenFile(filepath.Join(args.flags["datadir"], "geth", "chaindata"), &opt.Options{
-		WriteBuffer: value("buffer", 128<<10), DisableSeeksCompaction: true,
+		WriteBuffer: value("buffer", fakeBuffer), DisableSeeksCompaction: true,
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "fake geth:", err)
@@ -145,7 +149,8 @@ func fakeGeth(argv []string) int {
 	for i := 0; i != value("batches", -1) && ctx.Err() == nil; i++ {
 		ops := 1 + random.IntN(40)
 		if i == large {
-			ops = 4000 // beyond the write buffer: goleveldb writes it into tables, past the journal
+			// Of 50 bytes and more each, beyond the write buffer: goleveldb writes them into tables, past the journal.
+			ops = value("buffer", fakeBuffer) / 20
 		}
 		if err := db.Write(randomBatch(random, ops), nil); err != nil {
 			fmt.Fprintln(os.Stderr, "fake geth:", err)

@@ -163,8 +163,8 @@ func TestNothingFollowsAPublishThatFailed(t *testing.T) {
 	p := newTestPump(t, topic)
 	topic.allow <- changelog.ErrFenced
 	topic.allow <- nil
-	for i := uint64(1); i <= 3; i++ {
-		if err := p.queue.put(testContext(t), testItem(i, requestBytes, nil)); err != nil {
+	for i := uint64(1); i <= 2; i++ {
+		if err := p.queue.put(testContext(t), testItem(i, queueBytes/2, nil)); err != nil {
 			t.Fatal(err)
 		}
 	}

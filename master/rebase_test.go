@@ -72,7 +72,8 @@ func TestRebaseAttachedToALiveGeth(t *testing.T) {
 	datadir, address := t.TempDir(), startBroker(t)
 	m, stop := runInProcess(t, attachConfig(address, datadir))
 	until(t, "capturing", func() bool { return m.Status(testContext(t)).Timeline == 1 })
-	geth := startFake(t, datadir, "--large-at=200", "--pause-us=200")
+	// Large journals: while nobody is attached, none may come and go.
+	geth := startFake(t, datadir, "--large-at=200", "--pause-us=1000", "--buffer=4194304")
 	until(t, "the capture ends", func() bool { return m.ended() })
 	if err := stop(); !errors.Is(err, chaindata.ErrHole) {
 		t.Fatalf("got %v, want a hole", err)
