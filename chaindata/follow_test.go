@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"math/rand"
+	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -483,4 +485,46 @@ func reopen(t testing.TB, dir string) *leveldb.DB {
 	db := openDB(t, dir, 4<<20)
 	t.Cleanup(func() { db.Close() })
 	return db
+}
+
+// Without notification a journal is found by listing the directory when its time stamp has changed. Neither a listing that
+// was under way at the time, nor a change in the same tick of the clock as the one before, may hide it.
+func TestJournalsThatAppearBesideAListingAreFound(t *testing.T) {
+	dir := chaindata(t)
+	f := newFollower(t, FollowOptions{Dir: dir, From: 1, noNotify: true, Poll: time.Hour}) // the test ticks
+	create := func(num uint64) {
+		if err := os.WriteFile(filepath.Join(dir, journalName(num)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	linked := func(num uint64) {
+		t.Helper()
+		ctx := deadline(t, 5*time.Second)
+		for ctx.Err() == nil {
+			f.onTick()
+			if links, err := list(f.opts.SpoolDir); err == nil && slices.Contains(links.journals, num) {
+				f.scans.Wait()
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+		t.Fatalf("journal %d was never seen", num)
+	}
+	f.scanning.Store(true)
+	create(101)
+	f.onTick()
+	f.scanning.Store(false)
+	linked(101)
+
+	create(102)
+	linked(102)
+	before, err := os.Stat(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	create(103)
+	if err := os.Chtimes(dir, before.ModTime(), before.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	linked(103)
 }

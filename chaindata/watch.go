@@ -38,7 +38,7 @@ func (f *Follower) watch() {
 				continue
 			}
 			f.log.Warn("file notification: reading the directory instead", "dir", f.opts.Dir, "err", err)
-			f.rescan()
+			f.dirTime = time.Time{} // the next tick does
 		case <-tick.C:
 			f.onTick()
 		}
@@ -80,18 +80,25 @@ func (f *Follower) onTick() {
 		return
 	}
 	f.checkLimit()
-	if mod := fi.ModTime(); mod != f.dirTime && time.Now().UnixNano() > f.nextScan.Load() {
+	now := time.Now()
+	if mod := fi.ModTime(); mod != f.dirTime && now.UnixNano() > f.nextScan.Load() && f.rescan() {
 		f.dirTime = mod
-		f.rescan()
+		if age := now.Sub(mod); age >= 0 && age < settled {
+			f.dirTime = time.Time{}
+		}
 	}
 	f.signal()
 }
 
+// settled is the age from which on a directory's time stamp tells its last change: the kernel's clock for time stamps goes
+// in steps (4 ms mostly), so that a change right after a listing can leave the stamp as it is.
+const settled = 100 * time.Millisecond
+
 // rescan lists the directory on a goroutine of its own: an archive has millions of tables, and new journals must be
-// linked meanwhile.
-func (f *Follower) rescan() {
+// linked meanwhile. It is false when one is at it already, which may have passed what is new.
+func (f *Follower) rescan() bool {
 	if f.scanning.Swap(true) {
-		return
+		return false
 	}
 	f.scans.Add(1)
 	go func() {
@@ -114,6 +121,7 @@ func (f *Follower) rescan() {
 		f.nextScan.Store(now.Add(time.Duration(pause) * now.Sub(start)).UnixNano())
 		f.scanning.Store(false)
 	}()
+	return true
 }
 
 // checkLimit compares the spool with its limit.
