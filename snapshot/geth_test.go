@@ -17,23 +17,16 @@ import (
 	"github.com/syndtr/goleveldb/leveldb/opt"
 
 	"github.com/drover-io/drover/chaindata"
+	localgeth "github.com/drover-io/drover/tools/geth"
 )
 
-// gethBinary finds geth v1.17.7; the test is skipped without it.
 func gethBinary(t *testing.T) string {
 	t.Helper()
-	if bin := os.Getenv("DROVER_TEST_GETH"); bin != "" {
-		return bin
+	path, err := localgeth.Path()
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, bin := range []string{"../.cache/bin/geth-1.17.7", "/work/main/.cache/bin/geth-1.17.7"} {
-		if path, err := filepath.Abs(bin); err == nil {
-			if _, err := os.Stat(path); err == nil {
-				return path
-			}
-		}
-	}
-	t.Skip("no geth: set DROVER_TEST_GETH, or run make geth")
-	return ""
+	return path
 }
 
 var archiveArgs = []string{"--db.engine", "leveldb", "--state.scheme", "hash", "--gcmode", "archive", "--ipcdisable", "--verbosity", "2"}

@@ -138,7 +138,9 @@ func (p *pruning) run(ctx context.Context) error {
 		return err
 	}
 	for _, s := range removed {
-		p.opts.Logger.Info("removing a snapshot", "id", s.ID, "confirmed", p.opts.Confirm)
+		if p.opts.Confirm {
+			p.opts.Logger.Info("removing a snapshot", "id", s.ID)
+		}
 		if err := p.delete(ctx, p.keys.manifest(s.ID)); err != nil {
 			return err
 		}
