@@ -17,9 +17,8 @@ func TestReplicaStartsFromASnapshotOfARunningMaster(t *testing.T) {
 	c := newCluster(t, f)
 	c.ReplicaFlags = rig.Fresh
 	store := filepath.Join(c.Dir, "store")
-	snapshots := func(args ...string) harness.Command {
-		flags := []string{"--cluster", c.Name, "--kafka.brokers", strings.Join(c.Brokers, ","), "--store", store}
-		return c.Command("snapshot", rig.Drover(t), append(append([]string{"snapshot"}, args...), flags...)...)
+	snapshots := func(command string, flags ...string) harness.Command {
+		return c.SnapshotCommand(t, store, command, flags...)
 	}
 	master := c.StartMaster(t)
 	master.Feed(t, f.Blocks[:15]...)

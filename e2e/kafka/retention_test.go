@@ -3,6 +3,7 @@ package kafkae2e
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"testing"
@@ -13,7 +14,8 @@ import (
 )
 
 // Fault 8: a replica is away for longer than the topic reaches back, as a paused process and as one that is started
-// again: exit code 3, with its position and the first offset that is left. A replica that was not away follows on.
+// again: exit code 3, with its position, the first offset that is left, and the newest usable snapshot where a store was
+// named. A replica that was not away follows on, and so does one that starts from that snapshot.
 func TestReplicaAwayTooLongExitsThree(t *testing.T) {
 	f := rig.Generate(t, rig.Size{Blocks: 100, Txs: 20})
 	c := newCluster(t, "retention", f, sharedKafka(t))
@@ -56,14 +58,22 @@ func TestReplicaAwayTooLongExitsThree(t *testing.T) {
 		t.Fatal(err)
 	}
 	requireGone(t, rig.RequireEnd(t, 3, sleeper.Process), mark)
+	store, restored := filepath.Join(c.Dir, "store"), filepath.Join(c.Dir, "restored")
+	rig.Succeed(t, time.Minute, c.SnapshotCommand(t, store, "create", "--datadir", c.Master))
+	rig.Succeed(t, time.Minute, c.SnapshotCommand(t, store, "verify"))
 	for _, datadir := range []string{stopped, paused} { // and a second time: nothing has changed
-		line := rig.RequireExit(t, 3, c.ReplicaCommand(t, datadir, rig.Port(t)))
+		line := rig.RequireExit(t, 3, c.ReplicaCommand(t, datadir, rig.Port(t), "--snapshot", store), "newest usable snapshot is "+store+"#")
 		requireGone(t, line, mark)
 	}
-	rig.SameHead(t, time.Minute, master, follower)
+	newcomer := c.StartReplica(t, restored, "--snapshot", store)
+	for _, replica := range []*rig.Node{follower, newcomer} {
+		rig.SameHead(t, time.Minute, master, replica)
+	}
 	master.End(t)
 	follower.End(t)
+	newcomer.End(t)
 	rig.RequireEqual(t, c.Master, present)
+	rig.RequireEqual(t, c.Master, restored)
 }
 
 type span struct{ first, next int64 }
@@ -80,7 +90,6 @@ func bounds(t *testing.T, log *changelog.Log) (s span) {
 var goneLine = regexp.MustCompile(`no longer retained: position retention timeline 1 sequence \d+ \(offset (\d+)\), the topic's first retained offset is (\d+)`)
 
 // requireGone wants a line that names the position, which is not behind mark, and the first offset that is left, which is.
-// The newest usable snapshot is named as soon as there are snapshots.
 func requireGone(t *testing.T, line string, mark int64) {
 	t.Helper()
 	found := goneLine.FindStringSubmatch(line)

@@ -57,6 +57,13 @@ func (c *Cluster) InspectCommand(t *testing.T, flags ...string) harness.Command 
 	return c.Command("inspect", Drover(t), append(append([]string{"log", "inspect"}, c.kafka()...), flags...)...)
 }
 
+// SnapshotCommand is drover snapshot with a store.
+func (c *Cluster) SnapshotCommand(t *testing.T, store, command string, flags ...string) harness.Command {
+	t.Helper()
+	args := append(append([]string{"snapshot", command}, c.kafka()...), "--store", store)
+	return c.Command("snapshot", Drover(t), append(args, flags...)...)
+}
+
 // ImportUnderCapture runs `geth import` below a master to its end.
 func (c *Cluster) ImportUnderCapture(t *testing.T, limit time.Duration, chain string) {
 	t.Helper()
