@@ -66,7 +66,7 @@ func (m *Master) attend(ctx context.Context, s *session, c *capture) error {
 			"bring the brokers back or raise the limit, and start again before geth deletes its journals", chaindata.ErrSpoolFull, m.opts.SpoolLimit)
 	}
 	m.setPhase(phaseStopping)
-	rest := s.finish(c)
+	rest := s.finish(c, false)
 	if cause != nil {
 		return cause
 	}

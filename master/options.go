@@ -47,7 +47,8 @@ type Options struct {
 	LockTimeout time.Duration
 	// StopTimeout is how long geth may take to end after SIGTERM before it is killed; default 60 s.
 	StopTimeout time.Duration
-	// DrainTimeout is how long publishing the rest may take after geth's end; default 30 s.
+	// DrainTimeout is how long publishing the rest may take after a stop, and for how long the brokers may take nothing
+	// after geth ended by itself; default 30 s.
 	DrainTimeout time.Duration
 
 	// Takeover makes a copy (a replica's database, a snapshot) the source of a new timeline at the topic's end. A database

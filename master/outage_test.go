@@ -1,6 +1,7 @@
 package master
 
 import (
+	"context"
 	"io"
 	"net"
 	"os"
@@ -212,4 +213,39 @@ func TestChainThatIsNotTheTopicsStopsGeth(t *testing.T) {
 	if p := m.geth.get(); p == nil || p.alive() {
 		t.Error("geth was not started, or runs on")
 	}
+}
+
+// slowConn passes on one write in a while, as a broker that is loaded does.
+type slowConn struct {
+	net.Conn
+	pause time.Duration
+}
+
+func (c slowConn) Write(p []byte) (int, error) {
+	if len(p) > 32<<10 {
+		time.Sleep(c.pause)
+	}
+	return c.Conn.Write(p)
+}
+
+// What geth left when it ended by itself is published for as long as the brokers take something, however long it takes.
+func TestBacklogOfAGethThatEndedIsPublishedHoweverLongItTakes(t *testing.T) {
+	datadir, address := t.TempDir(), startBroker(t)
+	opts := masterConfig{Broker: address, Datadir: datadir, DrainTimeout: 2 * time.Second,
+		Geth: fake(datadir, "--pause-us=0", "--batches=12000", "--buffer=8388608")}.options()
+	opts.Kafka.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err == nil {
+			conn = slowConn{conn, 10 * time.Millisecond}
+		}
+		return conn, err
+	}
+	m, err := New(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Run(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	assertEqual(t, openLog(t, address), datadir)
 }

@@ -77,17 +77,18 @@ func (s *session) failure() error {
 	}
 }
 
-// finish publishes what is left after the source has stopped, then a last heartbeat, within DrainTimeout. The
+// finish publishes what is left after the source has stopped, then a last heartbeat. Somebody who asked for the stop waits
+// for DrainTimeout; patient, for a source that ended by itself, goes on for as long as the brokers take something. The
 // capture may be nil.
-func (s *session) finish(c *capture) error {
-	limit := time.NewTimer(s.m.opts.DrainTimeout)
-	defer limit.Stop()
+func (s *session) finish(c *capture, patient bool) error {
+	expired, forget := s.drainLimit(patient)
+	defer forget()
 	if c != nil {
 		c.stop()
 		select {
 		case <-c.done:
 		case <-s.pumpDone:
-		case <-limit.C:
+		case <-expired:
 			return s.unpublished()
 		}
 	}
@@ -98,9 +99,34 @@ func (s *session) finish(c *capture) error {
 	select {
 	case <-s.pumpDone:
 		return s.pumpErr
-	case <-limit.C:
+	case <-expired:
 		return s.unpublished()
 	}
+}
+
+// drainLimit returns a channel that is closed when DrainTimeout has passed: from now on, or, if patient, since the brokers
+// last took something.
+func (s *session) drainLimit(patient bool) (expired <-chan struct{}, forget func()) {
+	ctx, forget := context.WithCancel(context.Background())
+	over := make(chan struct{})
+	go func() {
+		tick := time.NewTicker(s.m.opts.DrainTimeout / 20)
+		defer tick.Stop()
+		since := time.Now()
+		last, _, _ := s.pump.position()
+		for time.Since(since) < s.m.opts.DrainTimeout {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if now, _, _ := s.pump.position(); patient && now != last {
+				last, since = now, time.Now()
+			}
+		}
+		close(over)
+	}()
+	return over, forget
 }
 
 func (s *session) unpublished() error {

@@ -108,7 +108,7 @@ func (m *Master) supervise(ctx context.Context, s *session, c *capture, process 
 	if !process.stop(m.opts.StopTimeout) {
 		m.log.Warn("geth did not end in time and was killed", "after", m.opts.StopTimeout)
 	}
-	rest := s.finish(c)
+	rest := s.finish(c, ownEnd)
 	if rest == nil {
 		rest = s.failure()
 	}
