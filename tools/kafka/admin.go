@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -101,7 +102,7 @@ func knows(conn *kafka.Conn, ids []int) error {
 
 // why quotes what a dead broker said last.
 func (c *Cluster) why(b *broker) string {
-	out, _ := os.ReadFile(b.dir + "/out.log")
+	out, _ := os.ReadFile(filepath.Join(b.dir, b.name()+".log"))
 	log, _ := os.ReadFile(c.LogFile(b.id))
 	var errs []string
 	for line := range strings.Lines(string(log)) {
@@ -139,7 +140,7 @@ func (c *Cluster) partition(ctx context.Context, topic string, number int) (kafk
 	last := ErrNotRunning
 	for _, b := range c.brokers {
 		p := b.live()
-		if p == nil || stopped(p.cmd.Process.Pid) {
+		if p == nil || stopped(p.Pid()) {
 			continue
 		}
 		var found kafka.Partition

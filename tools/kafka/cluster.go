@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/drover-io/drover/ops/process"
 )
 
 // ErrNotRunning is returned for a broker that has no process.
@@ -30,7 +32,6 @@ type Cluster struct {
 	tls     TLSFiles
 	ports   ports
 	brokers []*broker
-	spawner *spawner
 	in      installation // empty until Start, or given by makeArchive
 	unlock  func()
 
@@ -52,18 +53,21 @@ type broker struct {
 	ports map[string]int
 
 	mu   sync.Mutex
-	proc *process // the last one; nil before the first
+	proc *process.Process // the last one; nil before the first
 }
 
 func (b *broker) addr(listener string) string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(b.ports[listener]))
 }
 
+// name is what its process, and the log of what the JVM itself says, are called.
+func (b *broker) name() string { return fmt.Sprintf("broker-%d", b.id) }
+
 // live returns the running process, or nil.
-func (b *broker) live() *process {
+func (b *broker) live() *process.Process {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.proc == nil || !b.proc.running() {
+	if b.proc == nil || !b.proc.Running() {
 		return nil
 	}
 	return b.proc
@@ -78,7 +82,7 @@ func newCluster(opts Options) (_ *Cluster, err error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{opts: opts, spawner: newSpawner(), ports: ports{next: opts.FirstPort}, unlock: func() {}}
+	c := &Cluster{opts: opts, ports: ports{next: opts.FirstPort}, unlock: func() {}}
 	defer func() {
 		if err != nil {
 			c.Close()
@@ -216,16 +220,17 @@ func (c *Cluster) Launch(id int) error {
 	if b.live() != nil {
 		return fmt.Errorf("broker %d is running already", id)
 	}
-	cmd := exec.Command(c.in.java, c.jvmFlags(b, "kafka.Kafka", c.configFile(b))...)
-	cmd.Dir = b.dir
-	proc, err := c.spawner.start(cmd, filepath.Join(b.dir, "out.log"))
+	proc, err := process.Start(process.Command{
+		Name: b.name(), Path: c.in.java, Args: c.jvmFlags(b, "kafka.Kafka", c.configFile(b)),
+		Dir: b.dir, Log: b.dir, OwnGroup: true,
+	})
 	if err != nil {
-		return fmt.Errorf("start broker %d: %w", id, err)
+		return err
 	}
 	b.mu.Lock()
 	b.proc = proc
 	b.mu.Unlock()
-	c.opts.Logger.Debug("broker launched", "broker", id, "pid", proc.cmd.Process.Pid)
+	c.opts.Logger.Debug("broker launched", "broker", id, "pid", proc.Pid())
 	return nil
 }
 
@@ -309,14 +314,13 @@ func (c *Cluster) Close() {
 	for _, b := range c.brokers {
 		if p := b.live(); p != nil {
 			all.Go(func() {
-				if err := p.kill(); err != nil {
+				if err := p.Kill(); err != nil {
 					c.opts.Logger.Error("cannot kill broker", "broker", b.id, "error", err)
 				}
 			})
 		}
 	}
 	all.Wait()
-	c.spawner.close()
 	c.ports.release()
 	c.unlock()
 	if c.opts.Dir == "" && c.dir != "" {

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/drover-io/drover/ops/process"
 )
 
 // stopLimit is how long an orderly stop may take. A broker that cannot reach a majority of controllers would wait for
@@ -20,7 +22,7 @@ func (c *Cluster) Kill(id int) error {
 		return err
 	}
 	c.opts.Logger.Debug("broker killed", "broker", id)
-	return p.kill()
+	return p.Kill()
 }
 
 // Pause stops broker id with SIGSTOP and returns when none of its threads runs any more. Its ports still accept
@@ -33,12 +35,14 @@ func (c *Cluster) Pause(id int) error {
 	if p == nil {
 		return fmt.Errorf("pause broker %d: %w", id, ErrNotRunning)
 	}
-	if err := p.signal(syscall.SIGSTOP); err != nil {
+	if err := p.Pause(); err != nil {
 		return err
 	}
-	for !stopped(p.cmd.Process.Pid) {
-		if p.endedWithin(time.Millisecond) {
+	for !stopped(p.Pid()) {
+		select {
+		case <-p.Done():
 			return fmt.Errorf("pause broker %d: %w", id, ErrNotRunning)
+		case <-time.After(time.Millisecond):
 		}
 	}
 	c.opts.Logger.Debug("broker paused", "broker", id)
@@ -55,7 +59,7 @@ func (c *Cluster) Resume(id int) error {
 		return fmt.Errorf("resume broker %d: %w", id, ErrNotRunning)
 	}
 	c.opts.Logger.Debug("broker resumed", "broker", id)
-	return p.signal(syscall.SIGCONT)
+	return p.Resume()
 }
 
 // Stop ends broker id in order (SIGTERM): it hands over what it leads and closes its logs. After ten seconds, or when
@@ -65,22 +69,22 @@ func (c *Cluster) Stop(ctx context.Context, id int) error {
 	if p == nil {
 		return err
 	}
-	if err := p.signal(syscall.SIGCONT); err != nil {
+	if err := p.Resume(); err != nil {
 		return err
 	}
-	if err := p.signal(syscall.SIGTERM); err != nil {
+	if err := p.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
 	limit := time.NewTimer(stopLimit)
 	defer limit.Stop()
 	select {
-	case <-p.exited:
+	case <-p.Done():
 		return nil
 	case <-ctx.Done():
 	case <-limit.C:
 	}
 	c.opts.Logger.Warn("broker did not stop in order and is killed", "broker", id, "after", stopLimit)
-	return p.kill()
+	return p.Kill()
 }
 
 // StopAll stops every broker in order, all at once, within the limit of Stop.
@@ -112,7 +116,7 @@ func (c *Cluster) Restart(ctx context.Context, id int) error {
 }
 
 // process returns nil without an error when broker id has none.
-func (c *Cluster) process(id int) (*process, error) {
+func (c *Cluster) process(id int) (*process.Process, error) {
 	b, err := c.broker(id)
 	if err != nil {
 		return nil, err
@@ -129,7 +133,7 @@ func (c *Cluster) Running(id int) bool {
 // PID is the process id of broker id, 0 when it is not running.
 func (c *Cluster) PID(id int) int {
 	if p, err := c.process(id); err == nil && p != nil {
-		return p.cmd.Process.Pid
+		return p.Pid()
 	}
 	return 0
 }

@@ -20,6 +20,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/drover-io/drover/ops/process"
 	localserver "github.com/drover-io/drover/tools/server"
 )
 
@@ -59,11 +60,12 @@ func prepare(ctx context.Context, opts Options) (localserver.Options, error) {
 	return localserver.Options{
 		Name: "moto",
 		Port: opts.Port,
-		Command: func(addr string) *exec.Cmd {
+		Command: func(addr string) process.Command {
 			host, port, _ := net.SplitHostPort(addr) // addr is our own
-			cmd := exec.Command(filepath.Join(venv, "bin", "python3"), "-m", "moto.server", "-H", host, "-p", port)
-			cmd.Env = append(append(os.Environ(), "MOTO_CALL_RESET_API=false"), opts.Env...)
-			return cmd
+			return process.Command{
+				Path: filepath.Join(venv, "bin", "python3"), Args: []string{"-m", "moto.server", "-H", host, "-p", port},
+				Env: append([]string{"MOTO_CALL_RESET_API=false"}, opts.Env...),
+			}
 		},
 	}, err
 }

@@ -6,11 +6,12 @@ import (
 	"net"
 )
 
-// takePort finds a port of 127.0.0.1 below the range of outgoing connections, one of which could otherwise sit on it
-// while its server is down.
-func takePort(want int) (addr string, release func(), err error) {
+// TakePort leases a port of 127.0.0.1: want, or with 0 one below the range of outgoing connections, one of which could
+// otherwise sit on it while its server is down. It stays the caller's until release.
+func TakePort(want int) (port int, release func(), err error) {
 	if want > 0 {
-		return claimPort(want)
+		release, err = claimPort(want)
+		return want, release, err
 	}
 	const floor = 12000
 	ceiling := firstEphemeralPort()
@@ -18,24 +19,25 @@ func takePort(want int) (addr string, release func(), err error) {
 		ceiling = 65536 // a machine that uses nearly all: nothing better is to be had
 	}
 	for range 200 {
-		if addr, release, err = claimPort(floor + rand.IntN(ceiling-floor)); err == nil {
-			return addr, release, nil
+		port = floor + rand.IntN(ceiling-floor)
+		if release, err = claimPort(port); err == nil {
+			return port, release, nil
 		}
 	}
-	return "", func() {}, fmt.Errorf("no free port in %d-%d: %w", floor, ceiling, err)
+	return 0, func() {}, fmt.Errorf("no free port in %d-%d: %w", floor, ceiling, err)
 }
 
-func claimPort(port int) (addr string, release func(), err error) {
-	addr = fmt.Sprintf("127.0.0.1:%d", port)
+// claimPort fails when somebody listens on the port or another server of these tools holds it.
+func claimPort(port int) (release func(), err error) {
 	release, ok := leasePort(port)
 	if !ok {
-		return "", func() {}, fmt.Errorf("port %d belongs to another local server", port)
+		return func() {}, fmt.Errorf("port %d belongs to another local server", port)
 	}
-	l, err := net.Listen("tcp", addr)
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		release()
-		return "", func() {}, fmt.Errorf("port %d is in use: %w", port, err)
+		return func() {}, fmt.Errorf("port %d is in use: %w", port, err)
 	}
 	l.Close()
-	return addr, release, nil
+	return release, nil
 }

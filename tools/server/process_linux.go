@@ -4,10 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"syscall"
 )
-
-func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }
 
 // leasePort keeps other programs of this package from choosing the same port, also while its server is down. An
 // abstract socket leaves nothing behind.

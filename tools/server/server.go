@@ -8,21 +8,23 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/drover-io/drover/ops/process"
 )
 
 // Options describe a server.
 type Options struct {
 	// Name is what errors call it.
 	Name string
-	// Command makes the process that serves on addr (127.0.0.1:PORT). Start, and each Restart, calls it.
-	Command func(addr string) *exec.Cmd
+	// Command is the process that serves on addr (127.0.0.1:PORT); its name, log and group are set here. Start, and each
+	// Restart, calls it.
+	Command func(addr string) process.Command
 	// Dir is where its log goes, and stays; "" = a temporary directory that Close removes.
 	Dir string
 	// Port to serve on; 0 = a free one.
@@ -39,10 +41,9 @@ type Server struct {
 	dir     string
 	addr    string
 	release func()
-	spawner *spawner
 
 	mu     sync.Mutex
-	proc   *process // the last one; nil before the first
+	proc   *process.Process // the last one; nil before the first
 	closed bool
 }
 
@@ -57,7 +58,7 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 	if opts.Ready == nil {
 		opts.Ready = answersHTTP
 	}
-	s := &Server{opts: opts, dir: opts.Dir, release: func() {}, spawner: newSpawner()}
+	s := &Server{opts: opts, dir: opts.Dir, release: func() {}}
 	if err := s.prepare(); err != nil {
 		s.Close()
 		return nil, err
@@ -100,7 +101,8 @@ func (s *Server) prepare() (err error) {
 	if err != nil {
 		return err
 	}
-	s.addr, s.release, err = takePort(s.opts.Port)
+	port, release, err := TakePort(s.opts.Port)
+	s.addr, s.release = fmt.Sprintf("127.0.0.1:%d", port), release
 	return err
 }
 
@@ -117,10 +119,10 @@ func (s *Server) LogFile() string { return filepath.Join(s.dir, s.opts.Name+".lo
 func (s *Server) PID() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.proc == nil || !s.proc.running() {
+	if s.proc == nil || !s.proc.Running() {
 		return 0
 	}
-	return s.proc.cmd.Process.Pid
+	return s.proc.Pid()
 }
 
 // Restart starts the server on the same port, after it has killed the process if there is one, and returns when it
@@ -141,8 +143,8 @@ func (s *Server) Restart(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case <-p.exited:
-			return fmt.Errorf("%s ended as it started (%w): %s", s.opts.Name, p.err, s.lastLines(5))
+		case <-p.Done():
+			return fmt.Errorf("%s ended as it started (%v): %s", s.opts.Name, p.Err(), p.Tail(5))
 		case <-ctx.Done():
 			return fmt.Errorf("%s does not answer on %s within %v (%w): %s", s.opts.Name, s.addr, s.opts.StartTimeout, err, s.lastLines(5))
 		case <-time.After(50 * time.Millisecond):
@@ -150,16 +152,17 @@ func (s *Server) Restart(ctx context.Context) error {
 	}
 }
 
-func (s *Server) launch() (*process, error) {
+func (s *Server) launch() (*process.Process, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, fmt.Errorf("%s was closed", s.opts.Name)
 	}
-	cmd := s.opts.Command(s.addr)
-	p, err := s.spawner.start(cmd, s.LogFile())
+	c := s.opts.Command(s.addr)
+	c.Name, c.Log, c.OwnGroup = s.opts.Name, s.dir, true
+	p, err := process.Start(c)
 	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", s.opts.Name, err)
+		return nil, err
 	}
 	s.proc = p
 	return p, nil
@@ -173,7 +176,7 @@ func (s *Server) Kill() error {
 	if p == nil {
 		return nil
 	}
-	return p.kill()
+	return p.Kill()
 }
 
 // Pause stops the process (SIGSTOP): the kernel still accepts connections, and nobody answers.
@@ -185,17 +188,17 @@ func (s *Server) Resume() error { return s.signal(syscall.SIGCONT) }
 func (s *Server) signal(sig syscall.Signal) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.proc == nil || !s.proc.running() {
+	if s.proc == nil || !s.proc.Running() {
 		return fmt.Errorf("%s: %w", s.opts.Name, ErrNotRunning)
 	}
-	return s.proc.signal(sig)
+	return s.proc.Signal(sig)
 }
 
 // Exited is closed when the present process has ended.
 func (s *Server) Exited() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.proc.exited
+	return s.proc.Done()
 }
 
 // Close ends the process, and removes the directory if Start made it. It may be called more than once.
@@ -208,7 +211,6 @@ func (s *Server) Close() {
 	s.closed = true
 	s.mu.Unlock()
 	s.Kill() // fails for a process of another user only, which it is not
-	s.spawner.close()
 	s.release()
 	if s.opts.Dir == "" && s.dir != "" {
 		os.RemoveAll(s.dir)

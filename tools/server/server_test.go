@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/drover-io/drover/ops/process"
 )
 
 // The test binary is also the server, and the program that starts one: roleEnv says which.
@@ -36,10 +38,8 @@ func TestMain(m *testing.M) {
 }
 
 func self(role string) Options {
-	return Options{Name: "self", Command: func(addr string) *exec.Cmd {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), roleEnv+"="+role+" "+addr)
-		return cmd
+	return Options{Name: "self", Command: func(addr string) process.Command {
+		return process.Command{Path: os.Args[0], Env: []string{roleEnv + "=" + role + " " + addr}}
 	}}
 }
 

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drover-io/drover/ops/process"
 	localserver "github.com/drover-io/drover/tools/server"
 )
 
@@ -69,10 +70,11 @@ func Start(ctx context.Context, opts Options) (*Gateway, error) {
 		Name: "versitygw",
 		Dir:  g.temp,
 		Port: opts.Port,
-		Command: func(addr string) *exec.Cmd {
-			cmd := exec.Command(binary, "--port", addr, "--region", Region, "--health", "/health", "--quiet", "posix", g.root)
-			cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+AccessKey, "ROOT_SECRET_KEY="+SecretKey)
-			return cmd
+		Command: func(addr string) process.Command {
+			return process.Command{
+				Path: binary, Args: []string{"--port", addr, "--region", Region, "--health", "/health", "--quiet", "posix", g.root},
+				Env: []string{"ROOT_ACCESS_KEY=" + AccessKey, "ROOT_SECRET_KEY=" + SecretKey},
+			}
 		},
 		Ready: healthy,
 	})
