@@ -44,9 +44,7 @@ func (f *fence) sending(frames []Frame) error {
 		}
 		switch fr.Kind {
 		case KindTimelineStart:
-			own := *fr
-			own.Payload = nil // the caller's
-			f.opening = &own
+			f.opening = fr
 			f.last = max(f.last, fr.First-1)
 		case KindBatch:
 			if crc, ok := f.claims.get(fr.First); ok && crc != fr.BatchCRC {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -64,8 +65,9 @@ const requestOverhead, recordOverhead = 128, 40
 const maxRequestFrames = 4096
 
 // Publisher writes frames: one produce request in flight, in order, each until
-// the brokers acknowledged it (acks=all). It must be used by one goroutine at a
-// time; State may be called by others.
+// the brokers acknowledged it (acks=all). One goroutine may Encode while another
+// one sends what was encoded before it, in the order of encoding; State may be
+// called by any.
 type Publisher struct {
 	l     *Log
 	opts  PublisherOptions
@@ -116,22 +118,53 @@ func (p *Publisher) Publish(ctx context.Context, frames []Frame) (base int64, er
 	if len(frames) == 0 {
 		return -1, errors.New("changelog: nothing to publish")
 	}
-	if err := p.prepare(ctx); err != nil {
-		return -1, err
-	}
 	base = -1
 	for len(frames) > 0 {
-		n, size := p.fill(frames)
-		first, err := p.send(ctx, frames[:n], size)
+		var r *Request
+		if r, frames, err = p.Encode(ctx, frames); err != nil {
+			return -1, err
+		}
+		first, err := p.Send(ctx, r)
 		if err != nil {
 			return -1, err
 		}
 		if base < 0 {
 			base = first
 		}
-		frames = frames[n:]
 	}
 	return base, nil
+}
+
+// Request is a produce request, encoded and compressed.
+type Request struct {
+	// Frames are its frames, without their payloads: those are in the encoded
+	// bytes, and the caller may let go of them.
+	Frames []Frame
+
+	set  []byte // the record set
+	size int    // bytes of the frames, before compression
+}
+
+// Encode makes a produce request of the leading frames, as many as it takes, and
+// returns the rest. The first call asks the brokers how large a request may be,
+// for as long as ctx lives.
+func (p *Publisher) Encode(ctx context.Context, frames []Frame) (r *Request, rest []Frame, err error) {
+	if err := p.prepare(ctx); err != nil {
+		return nil, frames, err
+	}
+	n, size := p.fill(frames)
+	set, err := p.enc.encode(frames[:n], size)
+	if err != nil {
+		return nil, frames, err
+	}
+	r = &Request{Frames: slices.Clone(frames[:n]), set: set, size: size}
+	for i := range r.Frames {
+		r.Frames[i].Payload = nil
+	}
+	if n == len(frames) {
+		return r, nil, nil // an empty rest would hold on to the payloads
+	}
+	return r, frames[n:], nil
 }
 
 // prepare runs before the first request.
@@ -179,32 +212,30 @@ func (p *Publisher) fill(frames []Frame) (n, size int) {
 	return n, size
 }
 
-// send publishes one request's frames and looks at what came between.
-func (p *Publisher) send(ctx context.Context, frames []Frame, size int) (int64, error) {
-	if err := p.fence.sending(frames); err != nil {
-		return -1, err
-	}
-	set, err := p.enc.encode(frames, size)
-	if err != nil {
+// Send writes one request, as [Publisher.Publish] does, and looks at what came
+// between it and the one before. It returns the offset of the first frame.
+func (p *Publisher) Send(ctx context.Context, r *Request) (base int64, err error) {
+	if err := p.fence.sending(r.Frames); err != nil {
 		return -1, err
 	}
 	started := time.Now()
-	base, err := p.produce(ctx, set)
+	base, err = p.produce(ctx, r.set)
 	if err != nil {
 		return -1, err
 	}
-	if err := p.fence.check(ctx, p.l, base, len(frames), p.opts.OnForeign); err != nil {
+	if err := p.fence.check(ctx, p.l, base, len(r.Frames), p.opts.OnForeign); err != nil {
 		return -1, err
 	}
+	last := base + int64(len(r.Frames)) - 1
 	m := p.l.metrics
 	m.publishSeconds.Observe(time.Since(started).Seconds())
-	m.publishedFrames.Add(float64(len(frames)))
-	m.publishedBytes.Add(float64(size))
-	m.publishedOffset.Set(float64(base) + float64(len(frames)) - 1)
+	m.publishedFrames.Add(float64(len(r.Frames)))
+	m.publishedBytes.Add(float64(r.size))
+	m.publishedOffset.Set(float64(last))
 	p.mu.Lock()
-	p.state.Offset = base + int64(len(frames)) - 1
-	p.state.Frames += uint64(len(frames))
-	p.state.Bytes += uint64(size)
+	p.state.Offset = last
+	p.state.Frames += uint64(len(r.Frames))
+	p.state.Bytes += uint64(r.size)
 	p.mu.Unlock()
 	return base, nil
 }

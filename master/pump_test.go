@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,13 +15,19 @@ import (
 
 // topicFake acknowledges when it is let.
 type topicFake struct {
-	allow chan error // an answer for each produce request
+	allow   chan error // an answer for each produce request
+	encoded atomic.Int32
 
 	mu     sync.Mutex
 	frames []changelog.Frame
 }
 
-func (p *topicFake) Publish(ctx context.Context, frames []changelog.Frame) (int64, error) {
+func (p *topicFake) Encode(_ context.Context, frames []changelog.Frame) (*changelog.Request, []changelog.Frame, error) {
+	p.encoded.Add(1)
+	return &changelog.Request{Frames: frames}, nil, nil
+}
+
+func (p *topicFake) Send(ctx context.Context, r *changelog.Request) (int64, error) {
 	select {
 	case err := <-p.allow:
 		if err != nil {
@@ -32,7 +39,7 @@ func (p *topicFake) Publish(ctx context.Context, frames []changelog.Frame) (int6
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	base := int64(len(p.frames))
-	p.frames = append(p.frames, frames...)
+	p.frames = append(p.frames, r.Frames...)
 	return base, nil
 }
 
@@ -177,4 +184,34 @@ func TestNothingFollowsAPublishThatFailed(t *testing.T) {
 	if last, _, _ := p.position(); last != 0 {
 		t.Errorf("counts %d as published", last)
 	}
+}
+
+func TestNextRequestIsEncodedWhileOneIsInFlightWhenItIsFull(t *testing.T) {
+	topic := &topicFake{allow: make(chan error)}
+	p := newTestPump(t, topic)
+	go func() { _ = p.run(testContext(t)) }()
+	put := func(seq uint64, size int) {
+		t.Helper()
+		if err := p.queue.put(testContext(t), testItem(seq, size, nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(1, 1000)
+	until(t, "the first is encoded", func() bool { return topic.encoded.Load() == 1 })
+	put(2, 1000)
+	put(3, requestBytes/2)
+	if n := topic.encoded.Load(); n != 1 {
+		t.Errorf("%d requests encoded, the second although more would have travelled in it", n)
+	}
+	put(4, requestBytes/2)
+	until(t, "the second is encoded before the first is answered", func() bool { return topic.encoded.Load() == 2 })
+	if last, _, _ := p.position(); last != 0 {
+		t.Errorf("sequence %d counts as published before any answer", last)
+	}
+	topic.allow <- nil
+	until(t, "the first counts", func() bool { last, _, _ := p.position(); return last == 1 })
+	topic.allow <- nil
+	until(t, "the second counts", func() bool { last, _, _ := p.position(); return last == 3 })
+	topic.allow <- nil
+	until(t, "the third counts", func() bool { last, _, _ := p.position(); return last == 4 })
 }

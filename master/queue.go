@@ -11,11 +11,11 @@ import (
 const (
 	// queueBytes bounds what is read from the journals and not acknowledged by the brokers yet. Beyond it the journals
 	// on disk are the buffer.
-	queueBytes = 6 << 20
+	queueBytes = 3 * requestBytes
 	// requestBytes is the size at which one produce request is full. One request is in flight at a time, so this and
 	// the brokers' answer time give the throughput. Under backlog it also decides how well a request compresses:
-	// earlier versions of a trie node lie megabytes back (changelog/DESIGN.md). What is in flight and the one that is
-	// filled meanwhile make up the queue.
+	// earlier versions of a trie node lie megabytes back (changelog/DESIGN.md). The one in flight and the one that is
+	// compressed meanwhile are held compressed only; the third part of the queue is filled from the journals.
 	requestBytes = 3 << 20
 )
 
@@ -39,7 +39,7 @@ type queue struct {
 	count  int       // items with frames, waiting and in flight
 	oldest time.Time // readAt of the oldest of these
 	closed bool
-	ready  chan struct{} // for the pump: an item or the end has come
+	ready  chan struct{} // for the pump: an item or the end has come, or the pump itself is idle
 	space  chan struct{} // for the reader: bytes were released
 }
 
@@ -62,7 +62,7 @@ func (q *queue) put(ctx context.Context, it item) error {
 			if q.count == 0 {
 				q.oldest = it.readAt
 			}
-			if len(it.frames) > 0 {
+			if it.flushed == nil {
 				q.count++
 			}
 			q.held += it.bytes
@@ -85,14 +85,18 @@ func (q *queue) putStart(frame changelog.Frame, base uint64) {
 	_ = q.put(context.Background(), item{frames: []changelog.Frame{frame}, last: base, readAt: frame.Time})
 }
 
-// take removes the items of the next produce request without waiting, and says whether the queue has ended.
-func (q *queue) take() (items []item, ended bool) {
+// take removes the items of the next produce request without waiting, and says whether the queue has ended. Unless
+// anyway, it leaves them until they fill a request or no more will come: what comes meanwhile travels with them.
+func (q *queue) take(anyway bool) (items []item, ended bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n, bytes := 0, 0
 	for n < len(q.items) && (n == 0 || bytes+q.items[n].bytes <= requestBytes) {
 		bytes += q.items[n].bytes
 		n++
+	}
+	if full := n < len(q.items) || bytes >= requestBytes; !full && !anyway && !q.closed {
+		return nil, false
 	}
 	items = append(items, q.items[:n]...)
 	clear(q.items[:n]) // the batches' bytes must not live on in the array
@@ -105,7 +109,7 @@ func (q *queue) release(items []item) {
 	q.mu.Lock()
 	for _, it := range items {
 		q.held -= it.bytes
-		if len(it.frames) > 0 {
+		if it.flushed == nil {
 			q.count--
 		}
 	}

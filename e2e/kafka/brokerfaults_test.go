@@ -20,27 +20,12 @@ import (
 // how many kills (10).
 func TestWritesSurviveBrokerFaultsAndKills(t *testing.T) {
 	faults, kills := rig.Number(t, "DROVER_E2E_BROKER_FAULTS", 20), rig.Number(t, "DROVER_E2E_KILLS", 10)
-	rig.Drover(t) // built before brokers have to wait for it
-	f := rig.Generate(t, rig.Size{Blocks: 0, Txs: 20})
-	c := newCluster(t, "faults", f, localkafka.ForTest(t, localkafka.Options{Brokers: 3, StartTimeout: startLimit}))
-	live, late := c.CopyAtRest(t, "live", 1), c.CopyAtRest(t, "late", 1)
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	b := &storm{
-		cluster: c, Cluster: c.kafka, topic: changelog.TopicName(c.Name), live: live, feeder: newFeeder(f, seed),
-		random: rand.New(rand.NewPCG(seed, 0)), fired: make(map[string]int), killed: make(map[string]int),
-	}
-	b.master, b.replica = c.StartMaster(t), c.StartReplica(t, live)
-	ctx, stopFeeding := context.WithCancel(t.Context())
-	defer stopFeeding()
-	go b.feeder.run(ctx, b.master)
+	b := newStorm(t, "faults")
+	late := b.CopyAtRest(t, "late", 1)
+	b.start(t)
 	began := time.Now()
 	b.rage(t, faults, kills)
-	stopFeeding()
-	<-b.feeder.done
-	if b.feeder.err != nil {
-		t.Fatal(b.feeder.err)
-	}
+	b.stopFeeding(t)
 	t.Logf("%v, killed %v, within %s: %d heads up to block %d, %d reorgs, the deepest of %d blocks", b.fired, b.killed,
 		time.Since(began).Round(time.Second), b.feeder.heads.Load(), len(b.feeder.chain), b.feeder.branches, b.feeder.deepest)
 	if b.feeder.deepest < deepReorg {
@@ -50,13 +35,13 @@ func TestWritesSurviveBrokerFaultsAndKills(t *testing.T) {
 	rig.SameHead(t, 2*time.Minute, b.master, b.replica)
 	b.master.End(t)
 	b.replica.End(t)
-	found := c.requireOnce(t)
+	found := b.requireOnce(t)
 	t.Logf("%d batches up to sequence %d, %d frames twice", found.batches, found.last, found.duplicates)
-	c.repeat(t, 10, b.random)
-	if again := c.requireOnce(t); again.batches != found.batches || again.duplicates < found.duplicates+10 {
+	b.repeat(t, 10, b.random)
+	if again := b.requireOnce(t); again.batches != found.batches || again.duplicates < found.duplicates+10 {
 		t.Errorf("the fault did not fire: %d batches and %d duplicates after frames were sent again", again.batches, again.duplicates)
 	}
-	c.requireEqual(t, live, late)
+	b.requireEqual(t, b.live, late)
 }
 
 // storm injects faults, and counts those that did something.
@@ -71,6 +56,39 @@ type storm struct {
 	fired, killed   map[string]int
 	due             int // kills before the next broker fault is over
 	down            []func(*testing.T)
+	stop            context.CancelFunc // of the feeder
+}
+
+// newStorm makes a cluster on three brokers of its own, with a master's and a replica's datadir at the genesis block.
+func newStorm(t *testing.T, name string) *storm {
+	t.Helper()
+	rig.Drover(t) // built before brokers have to wait for it
+	f := rig.Generate(t, rig.Size{Blocks: 0, Txs: 20})
+	c := newCluster(t, name, f, localkafka.ForTest(t, localkafka.Options{Brokers: 3, StartTimeout: startLimit}))
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	return &storm{
+		cluster: c, Cluster: c.kafka, topic: changelog.TopicName(c.Name), live: c.CopyAtRest(t, "live", 1), feeder: newFeeder(f, seed),
+		random: rand.New(rand.NewPCG(seed, 0)), fired: make(map[string]int), killed: make(map[string]int),
+	}
+}
+
+// start starts master and replica, and feeds the master's geth until stopFeeding.
+func (b *storm) start(t *testing.T) {
+	t.Helper()
+	b.master, b.replica = b.StartMaster(t), b.StartReplica(t, b.live)
+	ctx, cancel := context.WithCancel(t.Context())
+	b.stop = cancel
+	go b.feeder.run(ctx, b.master)
+}
+
+func (b *storm) stopFeeding(t *testing.T) {
+	t.Helper()
+	b.stop()
+	<-b.feeder.done
+	if b.feeder.err != nil {
+		t.Fatal(b.feeder.err)
+	}
 }
 
 // rage injects broker faults with kills spread over them. Kinds take turns, so that each fires; victims among the
@@ -90,6 +108,7 @@ func (b *storm) rage(t *testing.T, faults, kills int) {
 		b.inSync(t)
 		kind(t)
 		b.finishKills(t)
+		b.reviveReplica(t)
 		for _, n := range []*rig.Node{b.master, b.replica} {
 			if !n.Running() {
 				t.Fatalf("fault %d: %s has ended:\n%s", i, n.Name, n.Tail(20))
@@ -220,6 +239,20 @@ func (b *storm) killAll(t *testing.T) { t.Helper(); b.killBrokers(t, b.IDs()...)
 
 func (b *storm) killBrokers(t *testing.T, ids ...int) {
 	t.Helper()
+	b.end(t, ids...)
+	if len(ids) == len(b.IDs()) {
+		b.rises(t, 5)
+	}
+	b.fired[fmt.Sprintf("%d killed", len(ids))]++
+	b.kill(t)
+	b.launch(t, ids...)
+	b.finishKills(t) // while the brokers are on their way back
+	b.waitReady(t, ids...)
+}
+
+// end kills brokers.
+func (b *storm) end(t *testing.T, ids ...int) {
+	t.Helper()
 	for _, id := range ids {
 		pid := b.PID(id)
 		if err := b.Kill(id); err != nil {
@@ -229,17 +262,19 @@ func (b *storm) killBrokers(t *testing.T, ids ...int) {
 			t.Fatalf("the fault did not fire: broker %d, process %d", id, pid)
 		}
 	}
-	if len(ids) == len(b.IDs()) {
-		b.rises(t, 5)
-	}
-	b.fired[fmt.Sprintf("%d killed", len(ids))]++
-	b.kill(t)
+}
+
+func (b *storm) launch(t *testing.T, ids ...int) {
+	t.Helper()
 	for _, id := range ids {
 		if err := b.Launch(id); err != nil {
 			t.Fatal(err)
 		}
 	}
-	b.finishKills(t) // while the brokers are on their way back
+}
+
+func (b *storm) waitReady(t *testing.T, ids ...int) {
+	t.Helper()
 	ctx, cancel := b.limit(t)
 	defer cancel()
 	if err := b.WaitReady(ctx, ids...); err != nil {

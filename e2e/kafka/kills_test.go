@@ -63,17 +63,33 @@ func (b *storm) restartMaster(t *testing.T, victim string, geth int) {
 		t.Fatalf("exit code %d after a kill of %s: %v\n%s", code, victim, err, b.master.Tail(20))
 	}
 	rig.Gone(t, geth)
-	// Started while no broker answers, it ends at once; whoever looks after it starts it again.
 	for {
 		if b.master, err = b.TryMaster(t); err == nil {
 			break
 		}
-		code, ended := b.master.Wait(ctx)
-		if ended != nil || code != 1 || !strings.Contains(b.master.Tail(1), "no Kafka broker answers") {
-			t.Fatalf("a master that was started again ended with %d: %v", code, err)
-		}
+		b.endedForLackOfBrokers(t, b.master)
 	}
 	if err := b.feeder.restarted(b.master); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// reviveReplica starts a replica again that was started while no broker answered.
+func (b *storm) reviveReplica(t *testing.T) {
+	t.Helper()
+	for !b.replica.Running() {
+		b.endedForLackOfBrokers(t, b.replica)
+		b.replica = b.StartReplica(t, b.live)
+	}
+}
+
+// endedForLackOfBrokers requires the end of a node that was started while no broker answered: whoever looks after it
+// starts it again. Anything else fails the test.
+func (b *storm) endedForLackOfBrokers(t *testing.T, n *rig.Node) {
+	t.Helper()
+	ctx, cancel := b.limit(t)
+	defer cancel()
+	if code, err := n.Wait(ctx); err != nil || code != 1 || !strings.Contains(n.Tail(1), "no Kafka broker answers") {
+		t.Fatalf("%s, started again, ended with %d: %v\n%s", n.Name, code, err, n.Tail(20))
 	}
 }

@@ -14,9 +14,8 @@ import (
 	"github.com/drover-io/drover/replica"
 )
 
-// requestBytes is what the master puts into one produce request when more is waiting, and queuedRequests what it reads
-// ahead of the brokers' answer (master/queue.go).
-const requestBytes, queuedRequests = 3 << 20, 1
+// requestBytes is what the master puts into one produce request when more is waiting (master/queue.go).
+const requestBytes = 3 << 20
 
 var compressions = []changelog.Compression{
 	changelog.CompressionZstd, changelog.CompressionLZ4, changelog.CompressionSnappy, changelog.CompressionNone,
@@ -34,7 +33,7 @@ func newStagesFigure(compression changelog.Compression) *figure {
 	}
 	f.note("MB are 10^6 bytes of journal records, whatever they are compressed to; ratios are of the same run")
 	f.note("capture: a chaindata.Follower over the journals that a `geth import` wrote, from the page cache")
-	f.note("publish: changelog.Publisher, batches from memory cut into frames, %d MiB a request as the master sends them, one request in flight, until the last answer", requestBytes>>20)
+	f.note("publish: changelog.Publisher, batches from memory cut into frames, %d MiB a request as the master sends them, one request in flight and the next one compressed meanwhile, until the last answer", requestBytes>>20)
 	f.note("fetch: changelog.Reader and Sequencer: what was just published, decoded, checked, batches joined")
 	f.note("apply: replica.Run with UntilSynced on those frames in memory: open the database, check, sort, write, close")
 	f.note("fetch and apply: the same replica on the topic")
@@ -270,48 +269,71 @@ func (s *stages) fromTape(_ context.Context, do func(chaindata.Batch) error) err
 	return nil
 }
 
-// publish sends all batches of the source as the master does: one goroutine reads and cuts them, ahead of the one that
-// sends.
+// publish sends all batches of the source as the master does: one goroutine reads and cuts them, one compresses, ahead of
+// the one that sends.
 func publish(ctx context.Context, log *changelog.Log, c changelog.Compression, source func(context.Context, func(chaindata.Batch) error) error) error {
-	requests := make(chan []changelog.Frame, queuedRequests)
+	p := log.NewPublisher(changelog.PublisherOptions{Compression: c})
+	full, requests := make(chan []changelog.Frame), make(chan *changelog.Request)
 	read := func(ctx context.Context) error {
+		defer close(full)
+		return fill(ctx, source, func(frames []changelog.Frame) error { return hand(ctx, full, frames) })
+	}
+	encode := func(ctx context.Context) error {
 		defer close(requests)
-		var frames []changelog.Frame
-		size := 0
-		send := func() error {
-			select {
-			case requests <- frames:
-				frames, size = nil, 0
-				return nil
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
-		}
-		err := source(ctx, func(batch chaindata.Batch) error {
-			if size > 0 && size+len(batch.Data) > requestBytes {
-				if err := send(); err != nil {
+		for frames := range full {
+			for len(frames) > 0 {
+				var request *changelog.Request
+				var err error
+				if request, frames, err = p.Encode(ctx, frames); err != nil {
+					return err
+				}
+				if err := hand(ctx, requests, request); err != nil {
 					return err
 				}
 			}
-			frames = append(frames, changelog.SplitBatch(1, batch.First, batch.Count, batch.Data, 0, time.Now())...)
-			size += len(batch.Data)
-			return nil
-		})
-		if err != nil || size == 0 {
-			return err
 		}
-		return send()
+		return nil
 	}
-	write := func(ctx context.Context) error {
-		p := log.NewPublisher(changelog.PublisherOptions{Compression: c})
-		for frames := range requests {
-			if _, err := p.Publish(ctx, frames); err != nil {
+	send := func(ctx context.Context) error {
+		for request := range requests {
+			if _, err := p.Send(ctx, request); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	return all(ctx, read, write)
+	return all(ctx, read, encode, send)
+}
+
+// fill cuts the source's batches into frames and gives them away, as many at once as a request takes.
+func fill(ctx context.Context, source func(context.Context, func(chaindata.Batch) error) error, give func([]changelog.Frame) error) error {
+	var frames []changelog.Frame
+	size := 0
+	err := source(ctx, func(batch chaindata.Batch) error {
+		if size > 0 && size+len(batch.Data) > requestBytes {
+			if err := give(frames); err != nil {
+				return err
+			}
+			frames, size = nil, 0
+		}
+		frames = append(frames, changelog.SplitBatch(1, batch.First, batch.Count, batch.Data, 0, time.Now())...)
+		size += len(batch.Data)
+		return nil
+	})
+	if err != nil || size == 0 {
+		return err
+	}
+	return give(frames)
+}
+
+// hand passes a value on unless ctx ends first.
+func hand[T any](ctx context.Context, to chan<- T, value T) error {
+	select {
+	case to <- value:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // fetch reads the topic from its beginning up to the sequence last.
