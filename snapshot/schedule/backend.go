@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/drover-io/drover/changelog"
@@ -77,4 +78,5 @@ type StoreOptions struct {
 	OrphanAge                    time.Duration
 
 	Scheduler *Progress // is told how far Create and Verify have come; the same one goes into Options
+	Logger    *slog.Logger
 }

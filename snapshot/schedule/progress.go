@@ -7,7 +7,9 @@ import (
 )
 
 // Progress is how far the run under way has come, for Status. A Backend of snapshot.Store tells it; others may.
-type Progress struct{ last atomic.Pointer[snapshot.Progress] }
+type Progress struct {
+	last atomic.Pointer[snapshot.Progress]
+}
 
 // Show takes the newest figures. It can be given as snapshot's Progress option.
 func (p *Progress) Show(now snapshot.Progress) {
