@@ -111,8 +111,8 @@ unit: $(GETH) kafka-install moto-install versitygw-install ## unit tests alone, 
 
 .PHONY: soak
 soak: compiler $(GETH) $(OLD_GETH) kafka-install bin/drover-race ## the same tests with hundreds of kills and broker faults (hours)
-	DROVER_E2E_KILLS=500 DROVER_TEST_KILLS=500 DROVER_E2E_BROKER_FAULTS=200 DROVER_E2E_OUTAGE=600 \
-		$(GO) test -p 1 -timeout 24h -v -run 'Kill|Faults|Survive|Kafka|TooLong' ./e2e/... ./master ./replica
+	DROVER_E2E_KILLS=500 DROVER_TEST_KILLS=500 DROVER_E2E_BROKER_FAULTS=200 DROVER_E2E_OUTAGE=600 DROVER_E2E_SNAPSHOTS=100 DROVER_E2E_PERIODS=20 \
+		$(GO) test -p 1 -timeout 24h -v -run 'Kill|Faults|Survive|Kafka|TooLong|FullLoad|Periods' ./e2e/... ./master ./replica
 
 .PHONY: bench
 bench: build $(GETH) $(if $(findstring --kafka,$(ARGS)),kafka-install) ## ratios of things measured side by side in one run
