@@ -269,37 +269,6 @@ func TestAFullStoreIsOneClearErrorAndTheNextRunGoesOn(t *testing.T) {
 	mustVerify(t, dir, "")
 }
 
-func TestAFullDiskStopsARestoreThatIsFinishedLater(t *testing.T) {
-	disk := t.TempDir()
-	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=700k"); err != nil {
-		t.Skip("no small disk: mounting needs root:", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(disk, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	base := t.TempDir()
-	src := newSource(t, filepath.Join(base, "datadir"))
-	src.freeze(300_000)
-	src.write(100)
-	store := openDir(t, filepath.Join(base, "store"))
-	m := src.create(store, nil).Manifest
-	datadir := filepath.Join(disk, "datadir")
-	_, err := restore(t, store, datadir, m.ID)
-	if !errors.Is(err, syscall.ENOSPC) || strings.Contains(err.Error(), "\n") {
-		t.Fatalf("got %v", err)
-	}
-	t.Log(err)
-	if err := syscall.Mount("tmpfs", disk, "tmpfs", syscall.MS_REMOUNT, "size=20m"); err != nil {
-		t.Fatal(err)
-	}
-	if !mustRestore(t, store, datadir, m.ID).Resumed {
-		t.Error("it started over")
-	}
-	src.sameAt(datadir, m)
-}
-
 // A power cut leaves files that were not synced short or full of zeros. All that is ever left unsynced are temporary files
 // and the cache of checksums.
 func TestWhatAPowerCutLeavesUnsyncedIsNotBelieved(t *testing.T) {

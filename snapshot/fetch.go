@@ -114,7 +114,7 @@ func (r *fetcher) once(ctx context.Context, f *File) error {
 		r.meter.done.Add(f.Size)
 		return nil
 	}
-	if r.link != nil && len(f.Pieces) == 1 && isTable(f.Path) && !f.Pieces[0].zstd() {
+	if r.link != nil && r.linkable(f) {
 		err := r.linkFile(ctx, f, to)
 		if !errors.Is(err, errNoLink) {
 			return err
@@ -140,6 +140,11 @@ func (r *fetcher) once(ctx context.Context, f *File) error {
 		_ = os.Remove(part)
 	}
 	return err
+}
+
+// linkable tells whether a file is a whole object in a directory store.
+func (r *fetcher) linkable(f *File) bool {
+	return len(f.Pieces) == 1 && isTable(f.Path) && !f.Pieces[0].zstd()
 }
 
 func isTable(path string) bool {

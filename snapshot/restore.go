@@ -24,8 +24,10 @@ type RestoreOptions struct {
 	// NoHardLinks copies tables although store and datadir share a file system. Links are safe, for nobody changes a
 	// table; but one bad block of the disk is then in both.
 	NoHardLinks bool
-	Progress    func(Progress)
-	Logger      *slog.Logger // default: none
+	// IgnoreFreeSpace begins although the files are larger than what is free: for file systems that compress.
+	IgnoreFreeSpace bool
+	Progress        func(Progress)
+	Logger          *slog.Logger // default: none
 
 	at func(step string) // for tests
 }
@@ -51,7 +53,8 @@ type restoringMark struct {
 
 // Restore brings a snapshot into an empty datadir, verified as it comes. Killed or failed, it is finished by calling it
 // again; chaindata is there when it is whole and durable, not before.
-// Errors: ErrUsage, ErrNotEmpty, ErrNoSnapshot, ErrUnverified, ErrCorrupt with the object's name, those of the store.
+// Errors: ErrUsage, ErrNotEmpty, ErrNoSnapshot, ErrUnverified, ErrCorrupt with the object's name, syscall.ENOSPC (before anything is
+// written, where that can be told), those of the store.
 func Restore(ctx context.Context, opts RestoreOptions) (res RestoreResult, err error) {
 	start := time.Now()
 	if opts.Datadir == "" {
@@ -85,13 +88,19 @@ func Restore(ctx context.Context, opts RestoreOptions) (res RestoreResult, err e
 	if res.Resumed, err = prepare(ctx, &opts, s, files, work); err != nil {
 		return res, err
 	}
-	opts.at("prepared")
-	meter := newMeter("restore", opts.Progress)
-	meter.total.Store(s.Files.Bytes)
-	r := &fetcher{store: opts.Store, snap: s, dir: work, meter: meter}
+	r := &fetcher{store: opts.Store, snap: s, dir: work}
 	if dir, ok := opts.Store.(*DirStore); ok && !opts.NoHardLinks {
 		r.link = dir
 	}
+	if !opts.IgnoreFreeSpace {
+		if err := r.checkSpace(files); err != nil {
+			return res, err
+		}
+	}
+	opts.at("prepared")
+	meter := newMeter("restore", opts.Progress)
+	meter.total.Store(s.Files.Bytes)
+	r.meter = meter
 	if r.sums, err = s.loadSums(ctx, opts.Store); err == nil {
 		err = r.fetch(ctx, files, opts.Parallel)
 	}

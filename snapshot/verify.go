@@ -32,12 +32,14 @@ type VerifyOptions struct {
 	// SampleFraction walks so much of the head's state, for states that take too long: 0 or 1 is all of it.
 	SampleFraction float64
 	// Replay replays some of the topic on the copy in datadir; nil: that is left out.
-	Replay        func(ctx context.Context, datadir string) error
-	Parallel      int // default 4
-	Node          string
-	DroverVersion string
-	Progress      func(Progress)
-	Logger        *slog.Logger // default: none
+	Replay func(ctx context.Context, datadir string) error
+	// IgnoreFreeSpace begins although WorkDir has less free space than the copy takes: for file systems that compress.
+	IgnoreFreeSpace bool
+	Parallel        int // default 4
+	Node            string
+	DroverVersion   string
+	Progress        func(Progress)
+	Logger          *slog.Logger // default: none
 }
 
 // replayedSample is how much of the state is walked again at the head that Replay came to.
@@ -45,7 +47,8 @@ const replayedSample = 0.02
 
 // Verify proves that a snapshot can be started from: every byte is what its checksum says, every block of every table is
 // what LevelDB wrote, the whole state of the head is there, and (with Replay) the topic goes on from it. Then it writes
-// verified.json, which makes the snapshot usable. One that fails with ErrCorrupt is no longer usable if it was.
+// verified.json, which makes the snapshot usable. One that fails with ErrCorrupt is no longer usable if it was. An error with
+// syscall.ENOSPC says that WorkDir has no room for the copy.
 func Verify(ctx context.Context, opts VerifyOptions) (res *Snapshot, err error) {
 	if err := opts.check(); err != nil {
 		return nil, err
@@ -146,6 +149,11 @@ func (v *verifying) fetch(ctx context.Context, files []File) error {
 		store: v.opts.Store, snap: v.snap, dir: chaindataOf(v.datadir), meter: v.meter, check: true, sums: sums, learnt: v.learnt,
 	}
 	r.link, _ = v.opts.Store.(*DirStore)
+	if !v.opts.IgnoreFreeSpace {
+		if err := r.checkSpace(files); err != nil {
+			return err
+		}
+	}
 	if err := r.fetch(ctx, files, v.opts.Parallel); err != nil {
 		return err
 	}
