@@ -13,24 +13,43 @@ import (
 // The original is noted before the retention is set, so that a run killed in between forgets nothing: a note without its
 // setting does no harm.
 func (s *Scheduler) adjust(ctx context.Context, m *Measured) error {
-	e := s.notes.get().Extension
-	if e != nil && !e.ours(m.Setting.Time) {
+	e, foreign := s.extension(ctx, m)
+	if foreign {
 		s.log.Warn("somebody else set the topic's retention: it is left alone, and not put back", "retention", m.Setting.Time, "original", e.Original)
 		if err := s.noteExtension(ctx, nil); err != nil {
 			return err
 		}
 		e = nil
 	}
-	l := s.limits(m)
+	l, leading := s.limits(m), s.get().leading
 	switch {
 	case m.Condition != Bounded:
 		return nil
-	case e != nil && m.Newest.ID != e.Newest && e.Original.d()-m.Age > max(l.extend, min(l.warn, e.Original.d()/2)):
+	case leading && s.strange > 0 && e != nil: // who set it turns out at the next look
+		return nil
+	case leading && e != nil && m.Newest.ID != e.Newest && e.Original.d()-m.Age > max(l.extend, min(l.warn, e.Original.d()/2)):
 		return s.putBack(ctx, m, e)
 	case s.opts.ExtendRetention && m.Left < l.extend:
 		return s.extend(ctx, m, e, l)
 	}
 	return nil
+}
+
+// extension returns what is noted, and whether somebody else has set the retention since. That is believed after some looks
+// only: two schedulers may have raised it while no store could be written, and not told each other yet.
+func (s *Scheduler) extension(ctx context.Context, m *Measured) (e *Extension, foreign bool) {
+	if e = s.notes.get().Extension; e == nil || e.ours(m.Setting.Time) {
+		s.strange = 0
+		return e, false
+	}
+	if err := s.notes.load(ctx); err != nil || !s.get().leading {
+		return s.notes.get().Extension, false
+	}
+	if e = s.notes.get().Extension; e == nil || e.ours(m.Setting.Time) {
+		return e, false
+	}
+	s.strange++
+	return e, s.strange >= badChecks
 }
 
 // ours tells whether the topic's retention is what a scheduler made it.
@@ -100,9 +119,16 @@ func (s *Scheduler) noteExtension(ctx context.Context, e *Extension) error {
 			return
 		}
 		next := *e
-		// Two schedulers without a store to write to may both have raised it: the lower original is the true one.
-		if now := st.Extension; now != nil && now.Original < e.Original && slices.Contains(now.Steps, e.Original) {
-			next.Original = now.Original
+		// Two schedulers without a store to write to may both have raised it: the lower original is the true one, and the
+		// other's is a step.
+		if now := st.Extension; now != nil {
+			next.Original = min(now.Original, e.Original)
+			next.Steps = slices.Concat(now.Steps, e.Steps)
+			if other := max(now.Original, e.Original); other > next.Original {
+				next.Steps = append(next.Steps, other)
+			}
+			slices.Sort(next.Steps)
+			next.Steps = slices.Compact(next.Steps)
 		}
 		st.Extension = &next
 	})

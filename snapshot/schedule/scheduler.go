@@ -27,6 +27,7 @@ type Scheduler struct {
 	metrics *metrics
 
 	checking sync.Mutex // held for a look at the headroom, and what follows from it
+	strange  int        // looks in a row that saw a retention which nobody noted; under checking
 	damaged  map[string]bool
 
 	mu   sync.Mutex
@@ -110,7 +111,14 @@ func (s *Scheduler) standBy(ctx context.Context, err error) {
 	s.set(func(v *view) {
 		v.phase, v.holder, v.blocked, v.blockedFor, v.next = "standing by", err.Error(), nil, 0, time.Time{}
 	})
-	s.measure(ctx)
+	if s.notes.unwritten() { // from when nobody had the lease
+		if err := s.notes.load(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("the scheduler's notes cannot be written", "cause", err)
+		}
+	}
+	if _, err := s.measure(ctx); err != nil && ctx.Err() == nil {
+		s.log.Warn("headroom cannot be told", "cause", err)
+	}
 	pause(ctx, standbyEvery)
 }
 
@@ -216,7 +224,7 @@ func (s *Scheduler) due(points []Point, state *State) time.Time {
 		at = at.Add(s.opts.Interval)
 		break
 	}
-	if m := s.get().measured; m != nil && !at.IsZero() && m.short(s.limits(m).critical) {
+	if v := s.get(); v.measured != nil && v.unknown == nil && !at.IsZero() && v.measured.short(s.limits(v.measured).critical) {
 		// A source that stands still does not mend it: then not all the time.
 		at = time.Time{}
 		if n := len(state.Runs); n > 0 {
@@ -271,7 +279,7 @@ type Report struct {
 	Skipped   string     `json:"skipped,omitempty"`
 	Run       *Run       `json:"run,omitempty"`
 	Next      time.Time  `json:"next,omitzero"` // when the next one is due
-	Measured  Measured   `json:"headroom"`
+	Measured  *Measured  `json:"headroom"`      // nil: not known
 	Extension *Extension `json:"extension,omitempty"`
 	Alerts    []Firing   `json:"alerts,omitempty"`
 }
@@ -314,14 +322,14 @@ func (s *Scheduler) Once(ctx context.Context) (r Report, err error) {
 	s.check(held, true)
 	v, state := s.get(), s.notes.get()
 	r.Next, r.Extension, r.Alerts = s.due(v.points, &state), state.Extension, state.Alerts
-	if v.measured != nil {
-		r.Measured = *v.measured
+	if v.unknown == nil {
+		r.Measured = v.measured
 	}
 	switch {
 	case err != nil:
 	case v.unknown != nil:
 		err = fmt.Errorf("headroom is not known: %w", v.unknown)
-	case r.Measured.short(0):
+	case r.Measured != nil && r.Measured.short(0):
 		err = fmt.Errorf("%w: %s", ErrLost, r.Measured.Reason)
 	}
 	return r, err

@@ -216,6 +216,13 @@ func (n *notes) load(ctx context.Context) error {
 	return err
 }
 
+// unwritten tells whether changes wait for the store.
+func (n *notes) unwritten() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.pending) > 0
+}
+
 func (n *notes) flush(ctx context.Context) error {
 	for try := 0; ; try++ {
 		s, version, err := readState(ctx, n.store, n.cluster)
@@ -238,7 +245,7 @@ func (n *notes) flush(ctx context.Context) error {
 		} else {
 			_, err = n.store.Replace(ctx, stateKey(n.cluster), b, version)
 		}
-		if taken := errors.Is(err, snapshot.ErrExists) || errors.Is(err, snapshot.ErrConflict); taken && try < 5 {
+		if taken := errors.Is(err, snapshot.ErrExists) || errors.Is(err, snapshot.ErrConflict); taken && try < 20 {
 			continue
 		}
 		if err == nil {
