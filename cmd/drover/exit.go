@@ -7,8 +7,11 @@ import (
 	"github.com/drover-io/drover/chaindata"
 	"github.com/drover-io/drover/changelog"
 	"github.com/drover-io/drover/master"
+	"github.com/drover-io/drover/ops/alert"
+	"github.com/drover-io/drover/ops/retention"
 	"github.com/drover-io/drover/replica"
 	"github.com/drover-io/drover/snapshot"
+	"github.com/drover-io/drover/snapshot/schedule"
 )
 
 // The exit codes are a contract with scripts and service managers; docs/exit-codes.md explains each to operators.
@@ -41,7 +44,8 @@ func exitCode(err error) int {
 		return exitDone
 	case errors.Is(err, errUsage), errors.Is(err, changelog.ErrWrongCluster), errors.Is(err, master.ErrUsage), errors.Is(err, replica.ErrUsage),
 		errors.Is(err, master.ErrNotOurs),
-		errors.Is(err, snapshot.ErrUsage), errors.Is(err, snapshot.ErrWrongCluster), errors.Is(err, snapshot.ErrNotEmpty):
+		errors.Is(err, snapshot.ErrUsage), errors.Is(err, snapshot.ErrWrongCluster), errors.Is(err, snapshot.ErrNotEmpty),
+		errors.Is(err, schedule.ErrNotOurs), errors.Is(err, alert.ErrUsage), errors.Is(err, retention.ErrFigures):
 		return exitUsage
 	case errors.Is(err, changelog.ErrNotRetained):
 		return exitNotRetained

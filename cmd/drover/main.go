@@ -56,6 +56,7 @@ func newApp() *cli.App {
 			replicaCommand(),
 			snapshotCommand(),
 			logCommand(),
+			opsCommand(),
 		},
 		Action:          unknownCommand,
 		OnUsageError:    onUsageError,

@@ -14,14 +14,16 @@ import (
 	"github.com/drover-io/drover/ops/snapshotview"
 	"github.com/drover-io/drover/replica"
 	"github.com/drover-io/drover/snapshot"
+	"github.com/drover-io/drover/snapshot/schedule"
 )
 
 func snapshotCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "snapshot",
-		Usage: "take, list, verify, restore and prune snapshots",
+		Usage: "take, list, verify, restore, prune and schedule snapshots",
 		Subcommands: []*cli.Command{
 			snapshotCreateCommand(), snapshotListCommand(), snapshotVerifyCommand(), snapshotRestoreCommand(), snapshotPruneCommand(),
+			snapshotScheduleCommand(),
 		},
 	}
 }
@@ -90,7 +92,7 @@ func snapshotListCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "list",
 		Usage:       "snapshots in a store, the newest first",
-		Description: "With --kafka.brokers HEADROOM says how many frames may still leave the topic before a snapshot is too old to start from.",
+		Description: "With --kafka.brokers HEADROOM is the time until Kafka drops what a replica started from the snapshot reads first.",
 		Flags:       snapshotFlags(boolFlag("json", "an array instead of the table, the oldest first")),
 		Action: func(c *cli.Context) error {
 			store, _, err := openSnapshots(c)
@@ -101,20 +103,41 @@ func snapshotListCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			if c.Bool("json") {
-				return snapshotview.ListJSON(os.Stdout, list)
-			}
-			var log *snapshotview.Log
+			var headrooms snapshotview.Headrooms
 			if c.String("kafka.brokers") != "" {
-				first, err := firstRetained(c)
-				if err != nil {
+				if headrooms, err = measureHeadrooms(c, list); err != nil {
 					return err
 				}
-				log = &snapshotview.Log{First: first}
 			}
-			return snapshotview.List(os.Stdout, list, log, time.Now())
+			if c.Bool("json") {
+				return snapshotview.ListJSON(os.Stdout, list, headrooms)
+			}
+			return snapshotview.List(os.Stdout, list, headrooms, time.Now())
 		},
 	}
+}
+
+// measureHeadrooms asks the change log how long each snapshot can still be started from.
+func measureHeadrooms(c *cli.Context, list []*snapshot.Snapshot) (snapshotview.Headrooms, error) {
+	log, err := openLog(c, "drover-snapshot")
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	headrooms := make(snapshotview.Headrooms)
+	for _, s := range list {
+		if s.Broken != nil {
+			continue
+		}
+		point := schedule.PointOf(s)
+		point.Usable = true // how long it could be, if it is not yet
+		m, err := schedule.Measure(c.Context, log, []schedule.Point{point}, time.Now)
+		if err != nil {
+			return nil, err
+		}
+		headrooms[s.ID] = m.Headroom
+	}
+	return headrooms, nil
 }
 
 func snapshotVerifyCommand() *cli.Command {
@@ -223,17 +246,25 @@ func snapshotPruneCommand() *cli.Command {
 		Description: "Shows what would go; --confirm removes it. Never the last usable snapshot, never the newest that the change log\n" +
 			"continues, and nothing at all while headroom is short.",
 		Flags: snapshotFlags(
-			intFlag("keep", 3, "how many of the newest usable snapshots stay"),
-			intFlag("keep-daily", 0, "keep the newest of this many days (UTC)"),
-			intFlag("keep-weekly", 0, "keep the newest of this many weeks"),
-			intFlag("keep-monthly", 0, "keep the newest of this many months"),
-			int64Flag("margin", 0, "frames that the newest usable snapshot has to be above the topic's first one"),
-			boolFlag("drop-broken", "also those whose manifest or file list is damaged"),
-			durationFlag("orphan-age", 24*time.Hour, "age at which objects that no snapshot needs go"),
-			boolFlag("confirm", "remove; without it, it is only told what would be"),
-			boolFlag("json", "the decisions, instead of the table"),
+			append(keepFlags(),
+				boolFlag("confirm", "remove; without it, it is only told what would be"),
+				boolFlag("json", "the decisions, instead of the table"),
+			)...,
 		),
 		Action: runSnapshotPrune,
+	}
+}
+
+// keepFlags say which snapshots stay.
+func keepFlags() []cli.Flag {
+	return []cli.Flag{
+		intFlag("keep", 3, "how many of the newest usable snapshots stay"),
+		intFlag("keep-daily", 0, "keep the newest of this many days (UTC)"),
+		intFlag("keep-weekly", 0, "keep the newest of this many weeks"),
+		intFlag("keep-monthly", 0, "keep the newest of this many months"),
+		int64Flag("margin", 0, "frames that the newest usable snapshot has to be above the topic's first one"),
+		boolFlag("drop-broken", "also remove those whose manifest or file list is damaged"),
+		durationFlag("orphan-age", 24*time.Hour, "age at which objects that no snapshot needs go"),
 	}
 }
 
@@ -303,32 +334,38 @@ func withBar(work func(func(snapshot.Progress)) error) error {
 // restoreInto returns what a replica with an empty datadir does first.
 func restoreInto(c *cli.Context, ref string, logger *slog.Logger) func(context.Context, func(string)) error {
 	return func(ctx context.Context, tell func(string)) error {
-		datadir := c.String("datadir")
-		if needed, err := snapshot.NeedsRestore(datadir); err != nil || !needed {
-			return err
-		}
 		name, id := snapshot.ParseRef(ref)
 		store, err := openStore(c, name, logger)
 		if err != nil {
 			return err
 		}
-		var last time.Time
-		res, err := snapshot.Restore(ctx, snapshot.RestoreOptions{
-			Cluster: c.String("cluster"), Store: store, Select: snapshot.Select{ID: id}, Datadir: datadir, Logger: logger,
-			Progress: func(p snapshot.Progress) {
-				tell(snapshotview.Describe(p))
-				if time.Since(last) > 10*time.Second {
-					last = time.Now()
-					logger.Info("restoring a snapshot", "progress", snapshotview.Describe(p))
-				}
-			},
-		})
-		if err != nil {
-			return err
-		}
-		logger.Info("restored a snapshot", "id", res.Snapshot.ID, "block", res.Snapshot.Head.Number, "took", res.Elapsed.Round(time.Millisecond))
-		return nil
+		return restore(ctx, c.String("cluster"), store, snapshot.Select{ID: id}, c.String("datadir"), tell, logger)
 	}
+}
+
+// restore fills a datadir from a snapshot, unless it has its database. tell is told how far it has come; it may be nil.
+func restore(ctx context.Context, cluster string, store snapshot.Store, which snapshot.Select, datadir string, tell func(string), logger *slog.Logger) error {
+	if needed, err := snapshot.NeedsRestore(datadir); err != nil || !needed {
+		return err
+	}
+	var last time.Time
+	res, err := snapshot.Restore(ctx, snapshot.RestoreOptions{
+		Cluster: cluster, Store: store, Select: which, Datadir: datadir, Logger: logger,
+		Progress: func(p snapshot.Progress) {
+			if tell != nil {
+				tell(snapshotview.Describe(p))
+			}
+			if time.Since(last) > 10*time.Second {
+				last = time.Now()
+				logger.Info("restoring a snapshot", "progress", snapshotview.Describe(p))
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	logger.Info("restored a snapshot", "id", res.Snapshot.ID, "block", res.Snapshot.Head.Number, "took", res.Elapsed.Round(time.Millisecond))
+	return nil
 }
 
 // nameSnapshot adds the newest usable snapshot to the error of a replica that was away for too long.

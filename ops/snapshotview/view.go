@@ -2,24 +2,26 @@
 package snapshotview
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/drover-io/drover/ops/retention"
 	"github.com/drover-io/drover/snapshot"
+	"github.com/drover-io/drover/snapshot/schedule"
 )
 
-// Log is what is known of the change log; nil where no brokers were named.
-type Log struct {
-	First int64 // first offset that the topic still has
-}
+// Headrooms are those of snapshots, by id; nil where no brokers were named.
+type Headrooms map[string]schedule.Headroom
 
-// List writes a row for each snapshot, the newest first. With a Log it tells whether the topic still continues each.
-func List(w io.Writer, snapshots []*snapshot.Snapshot, log *Log, now time.Time) error {
+// List writes a row for each snapshot, the newest first.
+func List(w io.Writer, snapshots []*snapshot.Snapshot, headrooms Headrooms, now time.Time) error {
 	if len(snapshots) == 0 {
 		_, err := fmt.Fprintln(w, "no snapshots")
 		return err
@@ -33,17 +35,35 @@ func List(w io.Writer, snapshots []*snapshot.Snapshot, log *Log, now time.Time) 
 			continue
 		}
 		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\t%s\n", s.ID, age(now.Sub(s.Created)), s.Head.Number, s.Timeline,
-			size(s.Files.Bytes), size(s.StoredBytes), size(s.UniqueBytes), usable(s), headroom(s, log))
+			size(s.Files.Bytes), size(s.StoredBytes), size(s.UniqueBytes), usable(s), headrooms.text(s.ID))
 	}
 	return t.Flush()
 }
 
-// ListJSON writes an array, the oldest first.
-func ListJSON(w io.Writer, snapshots []*snapshot.Snapshot) error {
-	if snapshots == nil {
-		snapshots = []*snapshot.Snapshot{}
+// ListJSON writes an array, the oldest first. Each snapshot has its headroom, too, where brokers were named.
+func ListJSON(w io.Writer, snapshots []*snapshot.Snapshot, headrooms Headrooms) error {
+	list := make([]map[string]any, 0, len(snapshots))
+	for _, s := range snapshots {
+		body, err := json.Marshal(s)
+		if err != nil {
+			return err
+		}
+		object := make(map[string]any)
+		decoder := json.NewDecoder(bytes.NewReader(body))
+		decoder.UseNumber() // sequences have more digits than a float
+		if err := decoder.Decode(&object); err != nil {
+			return err
+		}
+		if h, ok := headrooms[s.ID]; ok {
+			object["headroom"] = h.Condition
+			object["headroomSeconds"] = nil // there is no limit
+			if h.Condition != schedule.Unlimited {
+				object["headroomSeconds"] = h.Left.Seconds()
+			}
+		}
+		list = append(list, object)
 	}
-	return JSON(w, snapshots)
+	return JSON(w, list)
 }
 
 // JSON writes one indented value.
@@ -60,17 +80,42 @@ func usable(s *snapshot.Snapshot) string {
 	return "not verified"
 }
 
-// headroom is how many frames may still leave the topic before the snapshot cannot be gone on from.
-func headroom(s *snapshot.Snapshot, log *Log) string {
+func (all Headrooms) text(id string) string {
+	h, ok := all[id]
 	switch {
-	case log == nil:
+	case !ok:
 		return "-"
-	case s.Offset < 0:
-		return "unknown"
-	case s.Offset+1 < log.First:
-		return "none: the topic begins behind it"
+	case h.Condition == schedule.Bounded:
+		return retention.Span(h.Left)
+	case h.Condition == schedule.Unlimited:
+		return "for ever"
 	}
-	return fmt.Sprintf("%d frames", s.Offset+1-log.First)
+	return "none: " + h.Reason
+}
+
+// Report writes what a scheduler's one run did.
+func Report(w io.Writer, r schedule.Report) error {
+	var lines []string
+	if r.Skipped != "" {
+		lines = append(lines, "no snapshot was made: "+r.Skipped)
+	}
+	if run := r.Run; run != nil && run.Outcome == schedule.Succeeded {
+		lines = append(lines, fmt.Sprintf("%s is usable: %s moved, %s", run.Snapshot, size(run.Moved), retention.Span(run.Duration())))
+	}
+	if m := r.Measured; m != nil && m.Newest != nil {
+		lines = append(lines, fmt.Sprintf("headroom of %s: %s", m.Newest.ID, Headrooms{m.Newest.ID: m.Headroom}.text(m.Newest.ID)))
+	}
+	if e := r.Extension; e != nil {
+		lines = append(lines, fmt.Sprintf("the topic's retention is raised, since %s", e.Since.UTC().Format(time.RFC3339)))
+	}
+	for _, f := range r.Alerts {
+		lines = append(lines, fmt.Sprintf("alert %s (%s): %s", f.Alert.Name, f.Alert.Severity, f.Alert.Summary))
+	}
+	if len(lines) == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintln(w, strings.Join(lines, "\n"))
+	return err
 }
 
 // Prune writes what was decided about each snapshot, and what it comes to.

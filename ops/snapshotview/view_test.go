@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/drover-io/drover/snapshot"
+	"github.com/drover-io/drover/snapshot/schedule"
 )
 
 func lines(t *testing.T, show func(w *bytes.Buffer) error) []string {
@@ -21,22 +22,25 @@ func lines(t *testing.T, show func(w *bytes.Buffer) error) []string {
 
 func TestListSaysWhatCanBeStartedFrom(t *testing.T) {
 	now := time.Date(2026, 11, 21, 13, 0, 0, 0, time.UTC)
-	at := func(id string, age time.Duration, offset int64) *snapshot.Snapshot {
+	at := func(id string, age time.Duration) *snapshot.Snapshot {
 		s := new(snapshot.Snapshot)
-		s.ID, s.Created, s.Offset = id, now.Add(-age), offset
+		s.ID, s.Created = id, now.Add(-age)
 		return s
 	}
-	old, unknown, fresh := at("old", 50*time.Hour, 9), at("unknown", 3*time.Hour, -1), at("fresh", 90*time.Second, 150)
+	old, unknown, fresh := at("old", 50*time.Hour), at("unknown", 3*time.Hour), at("fresh", 90*time.Second)
 	fresh.Verified = new(snapshot.Verification)
 	broken := &snapshot.Snapshot{Broken: errors.New("its manifest is cut off")}
 	broken.ID = "broken"
-	got := lines(t, func(w *bytes.Buffer) error {
-		return List(w, []*snapshot.Snapshot{old, broken, unknown, fresh}, &Log{First: 100}, now)
-	})
+	all := []*snapshot.Snapshot{old, broken, unknown, fresh}
+	headrooms := Headrooms{
+		"old":   {Condition: schedule.Lost, Reason: "the topic begins behind it"},
+		"fresh": {Condition: schedule.Bounded, Left: 36 * time.Hour},
+	}
+	got := lines(t, func(w *bytes.Buffer) error { return List(w, all, headrooms, now) })
 	want := [][]string{
 		{"ID", "HEADROOM"},
-		{"fresh", "1m", "yes", "51 frames"},
-		{"unknown", "3h00m", "not verified", "unknown"},
+		{"fresh", "1m", "yes", "1d12h"},
+		{"unknown", "3h00m", "not verified", "-"},
 		{"broken", "no: its manifest is cut off"},
 		{"old", "2d02h", "not verified", "none: the topic begins behind it"},
 	}
@@ -48,6 +52,19 @@ func TestListSaysWhatCanBeStartedFrom(t *testing.T) {
 			if !strings.Contains(got[i], word) {
 				t.Errorf("line %q lacks %q", got[i], word)
 			}
+		}
+	}
+}
+
+func TestListForProgramsKeepsEveryDigit(t *testing.T) {
+	s := new(snapshot.Snapshot)
+	s.ID, s.Sequence = "newest", 9_007_199_254_740_993 // beyond what a float holds
+	out := strings.Join(lines(t, func(w *bytes.Buffer) error {
+		return ListJSON(w, []*snapshot.Snapshot{s}, Headrooms{"newest": {Condition: schedule.Bounded, Left: 90 * time.Second}})
+	}), "\n")
+	for _, part := range []string{"9007199254740993", `"headroomSeconds": 90`, `"headroom": "ok"`} {
+		if !strings.Contains(out, part) {
+			t.Errorf("lacks %s:\n%s", part, out)
 		}
 	}
 }

@@ -33,10 +33,13 @@ func (b *StoreBackend) List(ctx context.Context) ([]Point, error) {
 	all, err := snapshot.List(ctx, snapshot.ListOptions{Cluster: b.opts.Cluster, Store: b.opts.Store})
 	points := make([]Point, 0, len(all))
 	for _, s := range all {
-		points = append(points, pointOf(&s.Manifest, s.Usable(), s.Broken))
+		points = append(points, PointOf(s))
 	}
 	return points, err
 }
+
+// PointOf is a snapshot of a snapshot.Store as a Scheduler sees it.
+func PointOf(s *snapshot.Snapshot) Point { return pointOf(&s.Manifest, s.Usable(), s.Broken) }
 
 func pointOf(m *snapshot.Manifest, usable bool, broken error) Point {
 	return Point{ID: m.ID, Position: m.Position(), Head: m.Head, Taken: m.Created, Usable: usable, Bytes: m.Files.Bytes, Broken: broken}
