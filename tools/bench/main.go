@@ -40,7 +40,7 @@ var errUsage = errors.New("wrong use")
 
 // names are the figures in the order in which they are measured; kafkaNames those of --kafka.
 var (
-	names      = []string{"capture", "spare", "catchup", "apply", "lag", "memory"}
+	names      = []string{"capture", "spare", "catchup", "apply", "lag", "memory", "snapshot", "growth", "boot"}
 	kafkaNames = []string{"stages", "wire", "latency", "promotion"}
 )
 
@@ -57,6 +57,7 @@ type settings struct {
 	pause        time.Duration // of the broker, in the memory figure
 	kafka        bool          // three brokers of Apache Kafka, and its figures
 	promotions   int
+	gigabytes    float64 // of the snapshot figure's database
 }
 
 func parse(args []string, log io.Writer) (settings, error) {
@@ -73,6 +74,7 @@ func parse(args []string, log io.Writer) (settings, error) {
 	only := flags.String("only", "", "figures to measure, comma separated: "+strings.Join(names, ", ")+"; with --kafka: "+strings.Join(kafkaNames, ", "))
 	flags.BoolVar(&s.kafka, "kafka", false, "the figures of the change log on three brokers of Apache Kafka, with 500 blocks and 60 heads in a run unless told otherwise")
 	flags.IntVar(&s.promotions, "promotions", 10, "promotions of the promotion figure")
+	flags.Float64Var(&s.gigabytes, "gb", 10, "size of the snapshot figure's database; three times as much more is needed below --scratch")
 	flags.BoolVar(&s.json, "json", false, "results as JSON on standard output, tables on standard error")
 	flags.BoolVar(&s.quick, "quick", false, "a small chain and few runs, to see that everything works; the figures mean little")
 	flags.StringVar(&s.scratch, "scratch", "", "directory for databases (default: the system's temporary directory)")
@@ -90,6 +92,7 @@ func parse(args []string, log io.Writer) (settings, error) {
 	}
 	if s.quick {
 		smaller["blocks"], smaller["runs"] = func() { s.blocks = 150 }, func() { s.runs = 2 }
+		smaller["gb"] = func() { s.gigabytes = 0.5 }
 		smaller["heads"], smaller["promotions"] = func() { s.heads = 30 }, func() { s.promotions = 2 }
 	}
 	flags.Visit(func(f *flag.Flag) { delete(smaller, f.Name) })
@@ -109,8 +112,8 @@ func parse(args []string, log io.Writer) (settings, error) {
 			return s, fmt.Errorf("%w: --only %s: there are %s (with --kafka: %s)", errUsage, name, strings.Join(names, ", "), strings.Join(kafkaNames, ", "))
 		}
 	}
-	if flags.NArg() > 0 || s.runs < 1 || s.heads < 1 || s.blocks < 1 || s.promotions < 1 {
-		return s, fmt.Errorf("%w: --runs, --heads, --blocks and --promotions are at least 1, and there are no arguments", errUsage)
+	if flags.NArg() > 0 || s.runs < 1 || s.heads < 1 || s.blocks < 1 || s.promotions < 1 || s.gigabytes <= 0 {
+		return s, fmt.Errorf("%w: --runs, --heads, --blocks and --promotions are at least 1, --gb more than 0, and there are no arguments", errUsage)
 	}
 	return s, nil
 }
@@ -144,7 +147,7 @@ func (b *bench) measures() []func(context.Context) ([]*figure, error) {
 	if b.kafka {
 		return []func(context.Context) ([]*figure, error){b.onTape, b.latency, b.promotion}
 	}
-	return []func(context.Context) ([]*figure, error){b.rounds, b.spare, b.lag, b.memory}
+	return []func(context.Context) ([]*figure, error){b.rounds, b.spare, b.lag, b.memory, b.snapshots, b.boots}
 }
 
 // measure goes on with the next figures when one fails.
