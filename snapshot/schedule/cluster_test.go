@@ -305,3 +305,7 @@ func within(t testing.TB, d time.Duration, what string, f func() error) {
 		pause(t.Context(), 20*time.Millisecond)
 	}
 }
+
+func writeFile(path string) error {
+	return errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte("x\n"), 0o644))
+}
