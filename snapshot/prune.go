@@ -249,6 +249,15 @@ func (s objectSet) has(name string) bool {
 	return ok
 }
 
+// Decide is what Prune would decide about snapshots, the oldest first, that are kept somewhere else than in a Store. It looks at
+// Keep, Daily, Weekly, Monthly, FirstRetained and Margin. The decisions come the newest first. Errors: ErrUsage, ErrHeadroom.
+func Decide(all []*Snapshot, opts PruneOptions) ([]Decision, error) {
+	if opts.Keep < 1 || opts.Daily < 0 || opts.Weekly < 0 || opts.Monthly < 0 {
+		return nil, fmt.Errorf("%w: keep at least one snapshot", ErrUsage)
+	}
+	return (&pruning{opts: opts}).decide(all)
+}
+
 // decide says of each snapshot whether it stays, the newest first.
 func (p *pruning) decide(all []*Snapshot) ([]Decision, error) {
 	var usable []*Snapshot

@@ -64,7 +64,7 @@ func Verify(ctx context.Context, opts VerifyOptions) (res *Snapshot, err error) 
 		return s, err
 	}
 	defer func() { err = errors.Join(err, stage.remove()) }()
-	v := &verifying{opts: opts, keys: keys(opts.Cluster), snap: s, datadir: stage.dir}
+	v := &verifying{opts: opts, keys: keys(opts.Cluster), snap: s, datadir: stage.dir, what: fmt.Sprintf("snapshot %s in store %s", s.ID, opts.Store)}
 	v.now = Verification{Format: manifestFormat, Manifest: s.manifestSum, Node: opts.Node, DroverVersion: opts.DroverVersion}
 	start := time.Now()
 	if err := v.run(ctx); err != nil {
@@ -106,6 +106,7 @@ type verifying struct {
 	keys    keys
 	snap    *Snapshot
 	datadir string
+	what    string // is verified, for errors
 	meter   *meter
 	learnt  map[string]string
 	now     Verification
@@ -229,7 +230,7 @@ func (v *verifying) checkTables(ctx context.Context, files []File) error {
 }
 
 func (v *verifying) damaged(format string, args ...any) error {
-	return fmt.Errorf("%w: snapshot %s in store %s: %w", ErrCorrupt, v.snap.ID, v.opts.Store, fmt.Errorf(format, args...))
+	return fmt.Errorf("%w: %s: %w", ErrCorrupt, v.what, fmt.Errorf(format, args...))
 }
 
 // checkManifest compares the manifest with what the database says of itself.
@@ -297,7 +298,7 @@ func (v *verifying) replay(ctx context.Context) error {
 	}
 	v.meter.begin("verify: replay", 0)
 	if err := v.opts.Replay(ctx, v.datadir); err != nil {
-		return fmt.Errorf("snapshot %s in store %s: replaying the change log on it: %w", v.snap.ID, v.opts.Store, err)
+		return fmt.Errorf("%s: replaying the change log on it: %w", v.what, err)
 	}
 	dir := chaindataOf(v.datadir)
 	d, err := chaindata.Describe(dir, "")
