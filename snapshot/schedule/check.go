@@ -95,10 +95,9 @@ func (s *Scheduler) judge(m *Measured, unknown error, final bool) (active []aler
 			Summary: fmt.Sprintf(format, args...), Labels: map[string]string{"store": s.opts.Backend.String()},
 		})
 	}
-	switch {
-	case unknown == nil:
+	if unknown == nil {
 		s.judgeHeadroom(m, &state, add)
-	default:
+	} else {
 		undecided = map[string]bool{AlertHeadroom: true, AlertLost: true, AlertExtended: true, AlertExtension: true}
 		if v.failing >= badChecks || final {
 			since := 0.0

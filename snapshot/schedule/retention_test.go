@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -228,6 +229,16 @@ func TestAStaleReplicaOfTheSchedulersOwnStartsAnew(t *testing.T) {
 	}
 	if got := fmt.Sprint(calls); got != "[true false true]" {
 		t.Errorf("the datadir was empty: %s", got)
+	}
+
+	// Without a snapshot to start from it keeps what it has.
+	source.(*ownReplica).told(&Measured{Headroom: Headroom{Condition: Lost, Reason: "the topic begins behind it"}})
+	calls = calls[:1]
+	if _, _, err := source.Prepare(t.Context()); !errors.Is(err, changelog.ErrNotRetained) || !strings.Contains(err.Error(), "take a snapshot of a running node") {
+		t.Errorf("%v", err)
+	}
+	if empty, err := snapshot.NeedsRestore(filepath.Join(base, "own")); err != nil || empty {
+		t.Errorf("the datadir was emptied, %v", err)
 	}
 
 	theirs := filepath.Join(base, "theirs")

@@ -110,6 +110,9 @@ func (s *Scheduler) leftover(points []Point) *Point {
 
 func (a *attempt) create(ctx context.Context) error {
 	end := a.step(ctx, "prepare", &a.run.Prepare)
+	if own, ok := a.s.opts.Source.(*ownReplica); ok {
+		own.told(a.s.get().measured)
+	}
 	datadir, release, err := a.s.opts.Source.Prepare(ctx)
 	end()
 	if err != nil {

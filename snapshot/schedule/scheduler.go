@@ -163,7 +163,7 @@ func (s *Scheduler) lead(ctx context.Context) {
 			pause(ctx, min(wait, s.opts.CheckEvery))
 			continue
 		}
-		s.attempt(ctx, points)
+		_, _ = s.attempt(ctx, points) // what became of it is noted
 		s.check(ctx, false)
 	}
 }
@@ -303,6 +303,7 @@ func (s *Scheduler) Once(ctx context.Context) (r Report, err error) {
 	defer lease.Release()
 	s.set(func(v *view) { v.leading = true })
 	s.begin(held)
+	_, _ = s.measure(held) // a newest snapshot that is lost makes another one due; what it could not tell is said at the end
 	stop := s.watch(held)
 	points, err := s.list(held)
 	if err == nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -419,8 +418,4 @@ func (w *world) want(what string, got, want any) {
 	if g, e := fmt.Sprint(got), fmt.Sprint(want); g != e {
 		w.t.Errorf("%s: %s, want %s", what, g, e)
 	}
-}
-
-func testLogger(t testing.TB) *slog.Logger {
-	return slog.New(slog.NewTextHandler(t.Output(), nil))
 }

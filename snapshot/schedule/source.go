@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 
 	"github.com/drover-io/drover/changelog"
 )
@@ -54,15 +55,28 @@ func OwnReplica(opts ReplicaOptions) (Source, error) {
 		}
 	}
 	opts.Logger = logger(opts.Logger)
-	return &ownReplica{opts}, nil
+	return &ownReplica{opts: opts}, nil
 }
 
-type ownReplica struct{ opts ReplicaOptions }
+type ownReplica struct {
+	opts ReplicaOptions
+	lost atomic.Pointer[string] // why no replica can be started from a snapshot
+}
+
+// told is called with what is known of the snapshots: without one that the log continues, starting anew is of no use.
+func (r *ownReplica) told(m *Measured) {
+	if r.lost.Store(nil); m != nil && m.short(0) {
+		r.lost.Store(&m.Reason)
+	}
+}
 
 func (r *ownReplica) String() string { return "own replica in " + r.opts.Datadir }
 
 // ownMark is the file that tells a datadir of a scheduler's own from one that must not be emptied.
 const ownMark = "drover-scheduler"
+
+// goingName is what a database is renamed to before it is removed: one that is half removed must not be opened.
+const goingName = "drover-removing"
 
 func (r *ownReplica) Prepare(ctx context.Context) (string, func(), error) {
 	if err := r.claim(); err != nil {
@@ -70,8 +84,12 @@ func (r *ownReplica) Prepare(ctx context.Context) (string, func(), error) {
 	}
 	err := r.opts.CatchUp(ctx, r.opts.Datadir)
 	if err != nil && ctx.Err() == nil && r.opts.Stale(err) {
+		if lost := r.lost.Load(); lost != nil {
+			return "", nil, fmt.Errorf("the scheduler's own replica cannot be caught up any more (%w), nor started anew (%s): take a snapshot of a running node "+
+				"(drover snapshot create, then verify)", err, *lost)
+		}
 		r.opts.Logger.Warn("the scheduler's own replica cannot be caught up any more: it starts anew from a snapshot", "datadir", r.opts.Datadir, "cause", err)
-		if err := os.RemoveAll(filepath.Join(r.opts.Datadir, "geth")); err != nil {
+		if err := r.empty(); err != nil {
 			return "", nil, fmt.Errorf("empty %s: %w", r.opts.Datadir, err)
 		}
 		err = r.opts.CatchUp(ctx, r.opts.Datadir)
@@ -82,6 +100,14 @@ func (r *ownReplica) Prepare(ctx context.Context) (string, func(), error) {
 	return r.opts.Datadir, func() {}, nil
 }
 
+func (r *ownReplica) empty() error {
+	going := filepath.Join(r.opts.Datadir, goingName)
+	if err := os.Rename(filepath.Join(r.opts.Datadir, "geth"), going); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.RemoveAll(going)
+}
+
 // claim marks an empty datadir, and refuses one that holds something without the mark.
 func (r *ownReplica) claim() error {
 	entries, err := os.ReadDir(r.opts.Datadir)
@@ -90,7 +116,7 @@ func (r *ownReplica) claim() error {
 	}
 	switch {
 	case slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == ownMark }):
-		return nil
+		return os.RemoveAll(filepath.Join(r.opts.Datadir, goingName)) // of a run that was killed
 	case len(entries) > 0:
 		return fmt.Errorf("%w: %s holds %s and more, and no file %s: name an empty --datadir, or make that file if the scheduler may empty the directory",
 			ErrNotOurs, r.opts.Datadir, entries[0].Name(), ownMark)
