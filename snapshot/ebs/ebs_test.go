@@ -31,6 +31,8 @@ type host struct {
 	slow     int // so many questions are answered before a device appears
 }
 
+func (h *host) Below(dir string) (string, error) { return strings.TrimPrefix(dir, "/"), nil }
+
 func (h *host) VolumeOf(string) (string, error) { return h.volume, nil }
 
 func (h *host) Sync(dir string) error {
@@ -174,7 +176,7 @@ func TestTheNewestUsableSnapshotOfTheClusterIsFound(t *testing.T) {
 	}
 	want := Snapshot{
 		ID: second.ID, Position: changelog.Position{Cluster: "main", Timeline: 3, Sequence: 2000, Offset: 20},
-		Head: snapshot.Head{Number: 2, Hash: fmt.Sprintf("0x%064x", 2)}, Taken: begun.Add(2 * time.Hour), Usable: begun, SizeGiB: 100, Complete: true,
+		Head: snapshot.Head{Number: 2, Hash: fmt.Sprintf("0x%064x", 2)}, Taken: begun.Add(2 * time.Hour), Usable: begun, SizeGiB: 100, Complete: true, Datadir: "datadir",
 	}
 	if got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -308,7 +310,7 @@ func TestTagsOfOthersAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for key, value := range map[string]string{
-		tagFormat: "", tagTimeline: "-3", tagSequence: "seven", tagOffset: "1.5", tagBlock: "", tagTaken: "today", tagUsable: "true",
+		tagFormat: "", tagTimeline: "-3", tagSequence: "seven", tagOffset: "1.5", tagBlock: "", tagDatadir: "../etc", tagTaken: "today", tagUsable: "true",
 	} {
 		bad := make(map[string]string)
 		for k, v := range good {

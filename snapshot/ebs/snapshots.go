@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,8 +28,9 @@ const (
 	tagOffset   = "drover:offset"
 	tagBlock    = "drover:block"
 	tagHash     = "drover:block-hash"
-	tagTaken    = "drover:taken"  // RFC 3339: when the position was read
-	tagUsable   = "drover:usable" // RFC 3339: when it was verified
+	tagTaken    = "drover:taken"   // RFC 3339: when the position was read
+	tagUsable   = "drover:usable"  // RFC 3339: when it was verified
+	tagDatadir  = "drover:datadir" // where the datadir is, below the root of the volume's file system
 )
 
 const tagsFormat = 1
@@ -42,6 +44,7 @@ type Snapshot struct {
 	Usable   time.Time // when it was verified; zero = not yet
 	SizeGiB  int32     // of the volume
 	Complete bool      // all of it is in S3; before that it can be used already, but not yet relied on
+	Datadir  string    // below the root of the volume's file system; "" = the root itself
 }
 
 // CreateOptions say what is taken.
@@ -75,6 +78,10 @@ func (b *Backend) Create(ctx context.Context, opts CreateOptions) (Snapshot, err
 			return Snapshot{}, err
 		}
 	}
+	below, err := b.opts.System.Below(opts.Datadir)
+	if err != nil {
+		return Snapshot{}, err
+	}
 	if err := b.opts.System.Sync(opts.Datadir); err != nil {
 		return Snapshot{}, fmt.Errorf("sync %s: %w", opts.Datadir, err)
 	}
@@ -90,6 +97,7 @@ func (b *Backend) Create(ctx context.Context, opts CreateOptions) (Snapshot, err
 			tagBlock:    strconv.FormatUint(opts.Head.Number, 10),
 			tagHash:     opts.Head.Hash,
 			tagTaken:    opts.Taken.UTC().Format(time.RFC3339),
+			tagDatadir:  below,
 		})}},
 	})
 	if err != nil {
@@ -164,6 +172,15 @@ func (b *Backend) MarkUsable(ctx context.Context, id string, at time.Time) error
 	return nil
 }
 
+// MarkUnusable takes MarkUsable's mark from a snapshot that turned out damaged.
+func (b *Backend) MarkUnusable(ctx context.Context, id string) error {
+	_, err := b.client.DeleteTags(ctx, &ec2.DeleteTagsInput{Resources: []string{id}, Tags: []types.Tag{{Key: aws.String(tagUsable)}}})
+	if err != nil {
+		return b.explain(ctx, "mark "+id+" as not usable", err)
+	}
+	return nil
+}
+
 // Delete removes snapshots of this cluster. An absent one is no error; one of another cluster is.
 func (b *Backend) Delete(ctx context.Context, ids ...string) error {
 	for _, id := range ids {
@@ -233,6 +250,10 @@ func (b *Backend) parse(raw types.Snapshot) (Snapshot, error) {
 		Head:     snapshot.Head{Hash: tag(raw.Tags, tagHash)},
 		SizeGiB:  aws.ToInt32(raw.VolumeSize),
 		Complete: raw.State == types.SnapshotStateCompleted,
+		Datadir:  tag(raw.Tags, tagDatadir),
+	}
+	if s.Datadir != "" && !filepath.IsLocal(s.Datadir) {
+		return s, fmt.Errorf("%w: the tags of %s: its datadir %.100q leads out of the volume", snapshot.ErrForeign, s.ID, s.Datadir)
 	}
 	s.Position.Cluster = tag(raw.Tags, tagCluster)
 	var format int

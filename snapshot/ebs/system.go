@@ -4,6 +4,8 @@ package ebs
 type System interface {
 	// VolumeOf is the id (vol-…) of the EBS volume that holds a directory.
 	VolumeOf(dir string) (string, error)
+	// Below is a directory's path below the root of the file system it is on: where it is found when that is mounted elsewhere.
+	Below(dir string) (string, error)
 	// Sync writes all that was written below dir to its volume.
 	Sync(dir string) error
 	// Device is the path of an attached volume's block device, "" while it has not appeared. attachedAs is EC2's name for it.

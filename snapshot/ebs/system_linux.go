@@ -1,12 +1,12 @@
 package ebs
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -113,16 +113,50 @@ func isMounted(dir string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return false, err
+	all, err := mounts()
+	return slices.ContainsFunc(all, func(m mounted) bool { return m.at == dir }), err
+}
+
+// Below looks the directory up in mountinfo, which knows of bind mounts (containers have them) what stat(2) does not.
+func (linux) Below(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
 	}
-	defer f.Close()
-	octal := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if fields := strings.Fields(lines.Text()); len(fields) > 4 && octal.Replace(fields[4]) == dir {
-			return true, nil
+	if err != nil {
+		return "", err
+	}
+	all, err := mounts()
+	if err != nil {
+		return "", err
+	}
+	var best *mounted
+	for i, m := range all { // a later one covers an earlier one at the same place
+		if (m.at == "/" || dir == m.at || strings.HasPrefix(dir, m.at+"/")) && (best == nil || len(m.at) >= len(best.at)) {
+			best = &all[i]
 		}
 	}
-	return false, nil
+	if best == nil {
+		return "", fmt.Errorf("%s is on no file system that /proc/self/mountinfo names", dir)
+	}
+	rest, err := filepath.Rel(best.at, dir)
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimPrefix(filepath.Join(best.root, rest), "/"), nil
+}
+
+// mounted is a line of mountinfo (proc_pid_mountinfo(5)): what of a file system is mounted, and where.
+type mounted struct{ root, at string }
+
+func mounts() ([]mounted, error) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	octal := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+	var all []mounted
+	for line := range strings.Lines(string(b)) {
+		if fields := strings.Fields(line); len(fields) > 4 {
+			all = append(all, mounted{octal.Replace(fields[3]), octal.Replace(fields[4])})
+		}
+	}
+	return all, err
 }

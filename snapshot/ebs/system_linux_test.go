@@ -73,3 +73,42 @@ func TestUnmountOfWhatIsNotMountedIsNoError(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestTheWayBelowAFileSystemsRootIsKnown(t *testing.T) {
+	below := func(dir string) string {
+		t.Helper()
+		rest, err := Linux().Below(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rest
+	}
+	dir := t.TempDir()
+	volume, bound := filepath.Join(dir, "vol ume"), filepath.Join(dir, "bound")
+	for _, d := range []string{volume, bound} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Mount("tmpfs", volume, "tmpfs", 0, "size=1m"); err != nil {
+		t.Skip("mounting needs root:", err)
+	}
+	t.Cleanup(func() { unix.Unmount(volume, unix.MNT_DETACH) })
+	inside := filepath.Join(volume, "data", "geth")
+	if err := os.MkdirAll(inside, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got := below(inside); got != "data/geth" {
+		t.Errorf("on a volume: %q", got)
+	}
+	if got := below(volume); got != "" {
+		t.Errorf("the volume itself: %q", got)
+	}
+	if err := unix.Mount(filepath.Join(volume, "data"), bound, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(bound, unix.MNT_DETACH) })
+	if got := below(filepath.Join(bound, "geth")); got != "data/geth" {
+		t.Errorf("through a bind mount: %q", got)
+	}
+}

@@ -12,6 +12,7 @@ type none struct{}
 var errNotLinux = errors.New("EBS volumes are handled on Linux only")
 
 func (none) VolumeOf(string) (string, error)       { return "", errNotLinux }
+func (none) Below(string) (string, error)          { return "", errNotLinux }
 func (none) Sync(string) error                     { return errNotLinux }
 func (none) Device(string, string) (string, error) { return "", errNotLinux }
 func (none) Mount(string, string) error            { return errNotLinux }

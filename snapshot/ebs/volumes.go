@@ -19,6 +19,9 @@ import (
 // tagSnapshot marks a volume that Restore made, with the snapshot it came from.
 const tagSnapshot = "drover:snapshot"
 
+// tagVerify marks one that Cluster.Verify made, with instance and mount point: nobody else has a use for it.
+const tagVerify = "drover:verify"
+
 // RestoreOptions say where a snapshot is brought back to, and as what kind of volume.
 type RestoreOptions struct {
 	// Snapshot to bring back.
@@ -35,6 +38,8 @@ type RestoreOptions struct {
 	InitializationRate int32
 	// KMSKey re-encrypts the volume; "" = as the snapshot is.
 	KMSKey string
+
+	verify string // value of tagVerify
 }
 
 // Volume is what Restore made.
@@ -99,15 +104,18 @@ func (b *Backend) Restore(ctx context.Context, opts RestoreOptions) (_ Volume, e
 const releaseLimit = 2 * time.Minute
 
 func (b *Backend) makeVolume(ctx context.Context, opts RestoreOptions) (string, error) {
+	marks := map[string]string{
+		tagCluster: b.opts.Cluster, tagSnapshot: opts.Snapshot, "Name": "drover " + b.opts.Cluster + " from " + opts.Snapshot,
+	}
+	if opts.verify != "" {
+		marks[tagVerify] = opts.verify
+	}
 	in := &ec2.CreateVolumeInput{
-		SnapshotId:       &opts.Snapshot,
-		AvailabilityZone: &opts.Zone,
-		VolumeType:       types.VolumeType(opts.Type),
-		ClientToken:      aws.String(rand.Text()), // a request that is repeated because its answer was lost makes one volume
-		TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeVolume, Tags: tags(map[string]string{
-			tagCluster: b.opts.Cluster, tagSnapshot: opts.Snapshot,
-			"Name": "drover " + b.opts.Cluster + " from " + opts.Snapshot,
-		})}},
+		SnapshotId:        &opts.Snapshot,
+		AvailabilityZone:  &opts.Zone,
+		VolumeType:        types.VolumeType(opts.Type),
+		ClientToken:       aws.String(rand.Text()), // a request that is repeated because its answer was lost makes one volume
+		TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeVolume, Tags: tags(marks)}},
 	}
 	if opts.IOPS > 0 {
 		in.Iops = &opts.IOPS
