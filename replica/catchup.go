@@ -23,7 +23,7 @@ func (r *Replica) catchUp(ctx context.Context, db *opened, f *feed, start, end i
 			// Not the position: a master that died in the middle of a batch left parts behind the last whole one.
 			return it.offset+1 >= end
 		}
-		return it.event.HighWater-(it.event.Position.Offset+1) <= r.opts.LiveFrames/2
+		return max(it.event.HighWater, r.status().highWater)-(it.event.Position.Offset+1) <= r.opts.LiveFrames/2
 	})
 	go g.run(ctx, f)
 	defer func() { cancel(); <-g.done }()

@@ -103,6 +103,7 @@ func TestFaults(t *testing.T) {
 	t.Run("another chain's heartbeat stops the replica", func(t *testing.T) { otherGenesis(t, rec) })
 	t.Run("a port in use is found at the start", func(t *testing.T) { portInUse(t, rec) })
 	t.Run("ports open only at the end", func(t *testing.T) { silence(t, rec) })
+	t.Run("a backlog that was not fetched yet counts", func(t *testing.T) { unseenBacklog(t, rec) })
 	t.Run("stale data is served with a warning where asked for", func(t *testing.T) { servedStale(t, rec) })
 	t.Run("killed at any moment", func(t *testing.T) { killed(t, rec) })
 	t.Run("geth's crash while it moves the head is repaired", func(t *testing.T) { halfMoved(t, rec) })
@@ -121,6 +122,34 @@ func (r recorded) live(t *testing.T, change func(*Options)) (*running, *memLog, 
 		return nil
 	})
 	return run, log, n, dir
+}
+
+// unseenBacklog: after an outage the topic grows faster than it is fetched, and what is fetched tells an old end.
+func unseenBacklog(t *testing.T, rec recorded) {
+	run, log, at, _ := rec.live(t, nil)
+	is := func(phase phase) {
+		t.Helper()
+		eventually(t, time.Minute, "the replica to notice", func() error {
+			s := run.Status(context.Background())
+			if s.Extra.(Extra).Phase != phase.String() || s.Ready || len(s.Reasons) == 0 {
+				return fmt.Errorf("%+v", s)
+			}
+			return nil
+		})
+	}
+	log.mu.Lock()
+	log.unseen = fallBehind + 100
+	log.mu.Unlock()
+	eventually(t, time.Minute, "the lag to be told", func() error {
+		if s := run.Status(context.Background()); s.Lag.Frames == nil || *s.Lag.Frames < fallBehind {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	is(phaseLive)
+	log.feed(rec.m.log.entries[at]) // too far behind to go on through geth, a head at a time
+	is(phaseBulk)
+	run.stop()
 }
 
 func lostFrame(t *testing.T, rec recorded) {

@@ -33,6 +33,7 @@ type memLog struct {
 	entries []changelog.Entry
 	grown   chan struct{} // closed and replaced when entries grow
 	base    int64         // first offset retained
+	unseen  int64         // frames behind the entries that a reader does not get to see
 }
 
 func newMemLog() *memLog { return &memLog{grown: make(chan struct{})} }
@@ -60,7 +61,11 @@ func (l *memLog) next() int64 {
 	return int64(len(l.entries))
 }
 
-func (l *memLog) Bounds(context.Context) (int64, int64, error) { return l.base, l.next(), nil }
+func (l *memLog) Bounds(context.Context) (int64, int64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.base, int64(len(l.entries)) + l.unseen, nil
+}
 
 func (l *memLog) Tail(context.Context) (changelog.Tail, error) {
 	l.mu.Lock()

@@ -16,7 +16,7 @@ const (
 	positionEvery = 30 * time.Second
 	// fallBehind is how many frames behind the topic's end the database is taken away from geth again, to catch up
 	// without it.
-	fallBehind = 20_000
+	fallBehind = 10_000
 )
 
 // live applies the change log through geth.
@@ -111,8 +111,8 @@ func (l *live) handle(ctx context.Context, it *item) error {
 	}
 	l.r.applied(it)
 	l.moved()
-	if behind := it.event.HighWater - (it.event.Position.Offset + 1); behind > fallBehind {
-		return fmt.Errorf("%w: %d frames behind the topic's end", errReopen, behind)
+	if s := l.r.status(); s.highWater-(it.offset+1) > fallBehind {
+		return fmt.Errorf("%w: %d frames behind the topic's end", errReopen, s.highWater-(it.offset+1))
 	}
 	return nil
 }

@@ -179,6 +179,7 @@ func (r *Replica) session(ctx context.Context) (err error) {
 		at: db.at, genesis: db.genesis, frozen: frozenBlocks(r.opts.chaindata()), metrics: r.metrics,
 	})
 	defer feed.close()
+	go r.watchEnd(ctx)
 
 	if r.opts.UntilSynced || next-start > r.opts.LiveFrames {
 		r.setPhase(phaseBulk)
@@ -201,6 +202,28 @@ func (r *Replica) setPhase(p phase) {
 	r.mu.Lock()
 	r.state.phase = p
 	r.mu.Unlock()
+}
+
+// endEvery is how often the topic is asked for its end.
+const endEvery = 2 * time.Second
+
+// watchEnd keeps the topic's end current until ctx ends. What comes with the entries is the end as it was when they were
+// fetched: after an outage of the brokers the topic grows by a whole backlog before they are applied, and a replica would
+// count itself ready, and catch up through geth, a head at a time.
+func (r *Replica) watchEnd(ctx context.Context) {
+	tick := time.NewTicker(endEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		// An error is the reader's to report, and that nothing can be heard of the master makes the replica stale.
+		if _, next, err := r.opts.Log.Bounds(ctx); err == nil {
+			r.setHighWater(next)
+		}
+	}
 }
 
 func (r *Replica) setHighWater(n int64) {
