@@ -54,9 +54,7 @@ func (s *Scheduler) tell(ctx context.Context, active []alert.Alert, undecided ma
 	if !changed {
 		return
 	}
-	if err := s.notes.change(ctx, func(st *State) { st.Alerts = firing }); err != nil && ctx.Err() == nil {
-		s.log.Warn("alerts were not noted: they may be sent again", "cause", err)
-	}
+	_ = s.note(ctx, func(st *State) { st.Alerts = firing })
 }
 
 // deliver returns whether there is no use in sending it again.

@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"time"
 
@@ -11,14 +12,33 @@ import (
 
 // Point is a snapshot as far as a Scheduler needs to know it.
 type Point struct {
-	ID       string             `json:"id"`
-	Position changelog.Position `json:"position"` // Offset is -1 where it is not known
-	Head     snapshot.Head      `json:"head"`
-	Taken    time.Time          `json:"taken"`  // when the position was read
-	Usable   bool               `json:"usable"` // verified, and complete
-	Bytes    int64              `json:"bytes"`  // of the database; 0: unknown
+	ID       string
+	Position changelog.Position // Offset is -1 where it is not known
+	Head     snapshot.Head
+	Taken    time.Time // when the position was read
+	Usable   bool      // verified, and complete
+	Bytes    int64     // of the database; 0: unknown
 	// Broken says why it cannot be used nor verified, or is nil.
-	Broken error `json:"-"`
+	Broken error
+}
+
+// MarshalJSON has the position's parts beside the others.
+func (p Point) MarshalJSON() ([]byte, error) {
+	out := struct {
+		ID       string        `json:"id"`
+		Timeline uint64        `json:"timeline"`
+		Sequence uint64        `json:"sequence"`
+		Offset   int64         `json:"offset"`
+		Head     snapshot.Head `json:"head"`
+		Taken    time.Time     `json:"taken"`
+		Usable   bool          `json:"usable"`
+		Bytes    int64         `json:"bytes,omitempty"`
+		Broken   string        `json:"broken,omitempty"`
+	}{p.ID, p.Position.Timeline, p.Position.Sequence, p.Position.Offset, p.Head, p.Taken, p.Usable, p.Bytes, ""}
+	if p.Broken != nil {
+		out.Broken = p.Broken.Error()
+	}
+	return json.Marshal(out)
 }
 
 // Made is what Create made.

@@ -113,7 +113,7 @@ func (s *Scheduler) setRetention(ctx context.Context, d time.Duration) error {
 }
 
 func (s *Scheduler) noteExtension(ctx context.Context, e *Extension) error {
-	return s.notes.change(ctx, func(st *State) {
+	return s.note(ctx, func(st *State) {
 		if e == nil {
 			st.Extension = nil
 			return

@@ -156,8 +156,14 @@ func Measure(ctx context.Context, topic Topic, points []Point, now func() time.T
 	}
 	m.Setting = f.Retention
 	// Retention may move the topic's beginning between two questions: then all are asked anew.
-	for try := 0; ; try++ {
-		if err = f.ask(ctx, topic, m.Newest); err == nil || try == 3 || !errors.Is(err, changelog.ErrNotRetained) {
+	for try, gone := 0, false; try < 4; try++ {
+		err = f.ask(ctx, topic, m.Newest)
+		// That a snapshot is lost is believed when it is said twice.
+		if before := gone; err == nil {
+			if gone = errors.Is(f.Continues, changelog.ErrNotRetained); before == gone {
+				break
+			}
+		} else if !errors.Is(err, changelog.ErrNotRetained) {
 			break
 		}
 	}

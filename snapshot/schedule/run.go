@@ -37,9 +37,7 @@ func (s *Scheduler) attempt(ctx context.Context, points []Point) (Run, error) {
 	// Also when this process was told to stop.
 	noting, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 	defer cancel()
-	if noteErr := s.notes.change(noting, func(st *State) { st.ended(*r) }); noteErr != nil {
-		s.log.Error("the run was not noted", "cause", noteErr)
-	}
+	_ = s.note(noting, func(st *State) { st.ended(*r) })
 	s.metrics.ran(r)
 	switch r.Outcome {
 	case Succeeded:
@@ -65,9 +63,7 @@ func (a *attempt) step(ctx context.Context, name string, seconds *float64) func(
 	a.s.opts.Progress.reset()
 	a.s.set(func(v *view) { v.phase, v.step = "making a snapshot", name })
 	now := a.run
-	if err := a.s.notes.change(ctx, func(st *State) { st.Running = &now }); err != nil && ctx.Err() == nil {
-		a.s.log.Warn("the scheduler's notes cannot be written", "cause", err)
-	}
+	_ = a.s.note(ctx, func(st *State) { st.Running = &now })
 	return func() { *seconds = time.Since(begun).Seconds() }
 }
 
@@ -169,7 +165,10 @@ func (s *Scheduler) prune(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if m.short(s.limits(&m).critical) {
+	switch {
+	case m.Condition == None:
+		return nil // there is nothing to choose from
+	case m.short(s.limits(&m).critical):
 		return fmt.Errorf("%w: nothing is removed while headroom is short (%s)", snapshot.ErrHeadroom, m.describe())
 	}
 	done, err := s.opts.Backend.Prune(ctx, m.First)

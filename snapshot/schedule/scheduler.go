@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/drover-io/drover/snapshot"
@@ -25,6 +27,7 @@ type Scheduler struct {
 	log     *slog.Logger
 	notes   notes
 	metrics *metrics
+	unnoted atomic.Bool // the last change of the notes was not written
 
 	checking sync.Mutex // held for a look at the headroom, and what follows from it
 	strange  int        // looks in a row that saw a retention which nobody noted; under checking
@@ -105,22 +108,23 @@ func (s *Scheduler) Run(ctx context.Context) error {
 
 // standBy waits for a while, and keeps the figures current.
 func (s *Scheduler) standBy(ctx context.Context, err error) {
-	if v := s.get(); v.holder != err.Error() {
-		s.log.Info("another scheduler is at work: standing by", "holder", err)
+	if v := s.get(); v.holder != holder(err) {
+		s.log.Info("another scheduler is at work: standing by", "holder", holder(err))
 	}
 	s.set(func(v *view) {
-		v.phase, v.holder, v.blocked, v.blockedFor, v.next = "standing by", err.Error(), nil, 0, time.Time{}
+		v.phase, v.holder, v.blocked, v.blockedFor, v.next = "standing by", holder(err), nil, 0, time.Time{}
 	})
 	if s.notes.unwritten() { // from when nobody had the lease
-		if err := s.notes.load(ctx); err != nil && ctx.Err() == nil {
-			s.log.Warn("the scheduler's notes cannot be written", "cause", err)
-		}
+		s.noted(ctx, s.notes.load(ctx))
 	}
 	if _, err := s.measure(ctx); err != nil && ctx.Err() == nil {
 		s.log.Warn("headroom cannot be told", "cause", err)
 	}
 	pause(ctx, standbyEvery)
 }
+
+// holder is who an ErrBusy names, without the words that fit creates and prunes only.
+func holder(err error) string { return strings.TrimPrefix(err.Error(), snapshot.ErrBusy.Error()+": ") }
 
 // goBlind looks at headroom and alerts without a lease: the store cannot be written. Another scheduler may do the same; alerts
 // bear that, and so does raising the retention.
@@ -133,9 +137,7 @@ func (s *Scheduler) goBlind(ctx context.Context, err error) {
 		v.blockedFor++
 	})
 	if s.notes.get().Since.IsZero() { // a store that cannot be written can be read, perhaps
-		if err := s.notes.load(ctx); err != nil {
-			s.log.Warn("the scheduler's notes cannot be read", "cause", err)
-		}
+		s.noted(ctx, s.notes.load(ctx))
 	}
 	s.check(ctx, false)
 	pause(ctx, min(standbyEvery, s.opts.CheckEvery))
@@ -177,14 +179,31 @@ func (s *Scheduler) begin(ctx context.Context) {
 			s.log.Warn("a run was cut off", "started", r.Started, "node", r.Node, "step", r.Step)
 		}
 		now := time.Now().UTC()
-		err = s.notes.change(ctx, func(st *State) {
+		err = s.note(ctx, func(st *State) {
 			st.abandoned(now)
 			def(&st.Since, now)
 		})
 	}
-	if err != nil && ctx.Err() == nil {
-		s.log.Error("the scheduler works without its notes", "cause", err)
+	s.noted(ctx, err)
+}
+
+// note changes the state. An error needs no more than being known: the change holds in memory, and is written later.
+func (s *Scheduler) note(ctx context.Context, f func(*State)) error {
+	err := s.notes.change(ctx, f)
+	s.noted(ctx, err)
+	return err
+}
+
+// noted says once that the notes cannot be had, and once that they can again.
+func (s *Scheduler) noted(ctx context.Context, err error) {
+	if ctx.Err() != nil || s.unnoted.Swap(err != nil) == (err != nil) {
+		return
 	}
+	if err != nil {
+		s.log.Error("the scheduler goes on without its notes: it remembers what it cannot write", "cause", err)
+		return
+	}
+	s.log.Info("the scheduler has its notes again")
 }
 
 // watch looks at the headroom until stop is called, also while a snapshot takes hours.
@@ -290,8 +309,8 @@ type Report struct {
 func (s *Scheduler) Once(ctx context.Context) (r Report, err error) {
 	lease, held, err := snapshot.Hold(ctx, s.opts.Notes, s.opts.Cluster, leaseName, "schedule", s.log)
 	if errors.Is(err, snapshot.ErrBusy) {
-		s.log.Info("another scheduler is at work: nothing to do", "holder", err)
-		return Report{Skipped: err.Error()}, nil
+		s.log.Info("another scheduler is at work: nothing to do", "holder", holder(err))
+		return Report{Skipped: "another scheduler is at work: " + holder(err)}, nil
 	}
 	if err != nil {
 		if ctx.Err() == nil {
@@ -303,12 +322,14 @@ func (s *Scheduler) Once(ctx context.Context) (r Report, err error) {
 	defer lease.Release()
 	s.set(func(v *view) { v.leading = true })
 	s.begin(held)
-	_, _ = s.measure(held) // a newest snapshot that is lost makes another one due; what it could not tell is said at the end
+	// When nothing can be started from, a snapshot is due: whoever calls this sees to the time between two of them.
+	m, unknown := s.measure(held)
+	lost := unknown == nil && m.short(0)
 	stop := s.watch(held)
 	points, err := s.list(held)
 	if err == nil {
 		state := s.notes.get()
-		if due := s.due(points, &state); time.Until(due) > 0 && !s.opts.Force {
+		if due := s.due(points, &state); time.Until(due) > 0 && !s.opts.Force && !lost {
 			r.Skipped = "the next snapshot is due at " + due.UTC().Format(time.RFC3339)
 		} else {
 			var run Run

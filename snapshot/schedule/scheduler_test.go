@@ -158,6 +158,32 @@ func TestARunThatWasCutOffIsTakenUpByTheNextScheduler(t *testing.T) {
 	})
 }
 
+// This process stood still for so long that another took the lease; that one then died.
+func TestALostLeaseStopsTheRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.backend.createTakes = hour
+		_, stop := w.run()
+		defer stop()
+		time.Sleep(10 * time.Minute)
+		const key = testCluster + "/leases/schedule.json"
+		const other = `{"format":1,"purpose":"schedule","host":"elsewhere","boot":"another","pid":1,"started":"1","nonce":"n","seconds":30,"renewed":"2026-11-21T00:00:00Z"}`
+		if err := w.notes.Put(t.Context(), key, strings.NewReader(other), 0); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Second)
+		if n := func() int { w.backend.mu.Lock(); defer w.backend.mu.Unlock(); return w.backend.atOnce }(); n != 0 {
+			t.Error("the create goes on")
+		}
+		time.Sleep(20 * time.Minute)
+		if s := w.state(); len(s.Runs) != 1 || s.Failures != 1 || !strings.Contains(s.Runs[0].Error, "lost its lease") || s.Running == nil {
+			t.Errorf("%+v", s)
+		}
+		time.Sleep(hour)
+		w.want("lost", w.lost(), nil)
+	})
+}
+
 func TestADamagedSnapshotIsNotVerifiedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
