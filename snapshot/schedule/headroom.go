@@ -191,12 +191,16 @@ func (f *Figures) ask(ctx context.Context, topic Topic, newest *Point) (err erro
 	f.Reads, f.Continues = topic.Join(ctx, newest.Position)
 	switch err := f.Continues; {
 	case err == nil:
-	case errors.Is(err, changelog.ErrNotRetained), errors.Is(err, changelog.ErrTimelineMismatch), errors.Is(err, changelog.ErrHole),
-		errors.Is(err, changelog.ErrWrongCluster):
+	case discontinued(err), errors.Is(err, changelog.ErrWrongCluster):
 		return nil
 	default:
 		return err
 	}
 	f.ReadsAt, err = topic.TimeAt(ctx, f.Reads)
 	return err
+}
+
+// discontinued says of an error that the change log does not go on from a position (any more).
+func discontinued(err error) bool {
+	return errors.Is(err, changelog.ErrNotRetained) || errors.Is(err, changelog.ErrTimelineMismatch) || errors.Is(err, changelog.ErrHole)
 }

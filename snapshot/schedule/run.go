@@ -72,11 +72,11 @@ func (a *attempt) make(ctx context.Context, points []Point) error {
 	if left != nil {
 		a.s.log.Info("verifying the snapshot that a run before this one made", "id", left.ID)
 		err := a.verify(ctx, left.ID)
-		if err != nil && !errors.Is(err, snapshot.ErrCorrupt) {
+		if err != nil && !errors.Is(err, snapshot.ErrCorrupt) && !discontinued(err) {
 			return err
 		}
 		if err != nil {
-			a.s.log.Error("that snapshot is damaged: another one is made", "id", left.ID, "cause", err)
+			a.s.log.Warn("that snapshot is of no use: another one is made", "id", left.ID, "cause", err)
 			left = nil
 		}
 	}

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"github.com/drover-io/drover/changelog"
 )
 
 // Source is what snapshots are taken of.
@@ -50,9 +49,7 @@ func OwnReplica(opts ReplicaOptions) (Source, error) {
 		return nil, fmt.Errorf("%w: a replica of the scheduler's own needs a --datadir", errUsage)
 	}
 	if opts.Stale == nil {
-		opts.Stale = func(err error) bool {
-			return errors.Is(err, changelog.ErrNotRetained) || errors.Is(err, changelog.ErrTimelineMismatch) || errors.Is(err, changelog.ErrHole)
-		}
+		opts.Stale = discontinued
 	}
 	opts.Logger = logger(opts.Logger)
 	return &ownReplica{opts: opts}, nil
