@@ -81,7 +81,7 @@ func TestTwoSchedulersKilledAnywhereLeaveNoHalfMadeSnapshot(t *testing.T) {
 						return nil
 					}
 				}
-				return fmt.Errorf("no good run since %v: %+v", since, runs[len(runs)-1])
+				return fmt.Errorf("no good run since %v: %+v", since, runs[max(0, len(runs)-1):])
 			})
 		}
 	}

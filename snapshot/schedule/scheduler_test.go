@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/drover-io/drover/changelog"
 	"github.com/drover-io/drover/snapshot"
 )
 
@@ -181,6 +182,26 @@ func TestALostLeaseStopsTheRun(t *testing.T) {
 		}
 		time.Sleep(hour)
 		w.want("lost", w.lost(), nil)
+	})
+}
+
+// What a run left may have been overtaken by retention meanwhile, which its verification finds when it replays the topic.
+func TestALeftoverThatTheLogDoesNotContinueIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.backend.list = []Point{{ID: "left", Taken: time.Now()}}
+		w.backend.verifyErr = func(n int) error {
+			if n == 1 {
+				return &changelog.NotRetainedError{FirstOffset: 9}
+			}
+			return nil
+		}
+		_, stop := w.run()
+		defer stop()
+		time.Sleep(30 * time.Minute)
+		if runs := w.state().Runs; len(runs) != 1 || runs[0].Outcome != Succeeded || runs[0].Snapshot != "snap-001" || w.lost() != nil {
+			t.Errorf("%+v, %v", runs, w.lost())
+		}
 	})
 }
 
