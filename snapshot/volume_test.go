@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -22,8 +23,23 @@ func rawCopy(t *testing.T, src *source, to string) {
 			t.Fatal(err)
 		}
 	}
-	if out, err := exec.Command("cp", "-a", src.datadir, to).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	// cp, unlike a volume's snapshot, takes its time: again while LevelDB still merges.
+	for end := time.Now().Add(time.Minute); ; {
+		before, err := filepath.Glob(filepath.Join(src.dir(), "*"))
+		out, failed := exec.Command("cp", "-a", src.datadir, to).CombinedOutput()
+		after, again := filepath.Glob(filepath.Join(src.dir(), "*"))
+		if err := errors.Join(err, again); err != nil {
+			t.Fatal(err)
+		}
+		if failed == nil && slices.Equal(before, after) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%v: %s", failed, out)
+		}
+		if err := os.RemoveAll(to); err != nil {
+			t.Fatal(err)
+		}
 	}
 	journals, err := filepath.Glob(filepath.Join(chaindataOf(to), "*.log"))
 	if err != nil || len(journals) == 0 {

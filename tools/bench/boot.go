@@ -121,7 +121,7 @@ func (b *bench) bootRun(ctx context.Context, growth, boot *figure, first, second
 	if err != nil {
 		return err
 	}
-	if _, _, err := b.drive(ctx, nil, "verify", "--store", store); err != nil {
+	if _, err := b.drive(ctx, nil, "verify", "--store", store); err != nil {
 		return err
 	}
 	if err := b.imports(ctx, c, master, second); err != nil {
