@@ -388,11 +388,18 @@ func TestOneShots(t *testing.T) {
 		}
 		w.want("alerts of failures: the state remembers that it rang", w.bell.of(AlertFailed), "[warning warning]") // repeated after 4 h
 		w.want("alerts", w.bell.of(AlertLost), "[critical]")
-		if report, err = once(); !errors.Is(err, ErrLost) || report.Run != nil { // not due: it backs off
+		if report, err = once(); err == nil || report.Run == nil { // it does not back off: cron sees to the time between
 			t.Errorf("%+v, %v", report, err)
 		}
-		time.Sleep(hour)
 		w.backend.createErr = nil
+		w.backend.verifyErr = func(int) error { // the source stands still
+			w.backend.set(func(b *simBackend) { b.list[len(b.list)-1].Position.Offset = 10 })
+			return nil
+		}
+		if report, err = once(); !errors.Is(err, ErrLost) || report.Run == nil || report.Run.Outcome != Succeeded {
+			t.Errorf("%+v, %v", report, err)
+		}
+		w.backend.verifyErr = nil
 		if report, err = once(); err != nil || len(report.Alerts) > 0 {
 			t.Errorf("%+v, %v", report, err)
 		}
