@@ -1,6 +1,7 @@
 package ebs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,9 @@ const (
 )
 
 const tagsFormat = 1
+
+// takenLayout is RFC 3339 with milliseconds: two snapshots may be taken in one second.
+const takenLayout = "2006-01-02T15:04:05.000Z07:00"
 
 // Snapshot is an EBS snapshot of a cluster's datadir.
 type Snapshot struct {
@@ -96,7 +100,7 @@ func (b *Backend) Create(ctx context.Context, opts CreateOptions) (Snapshot, err
 			tagOffset:   strconv.FormatInt(opts.Position.Offset, 10),
 			tagBlock:    strconv.FormatUint(opts.Head.Number, 10),
 			tagHash:     opts.Head.Hash,
-			tagTaken:    opts.Taken.UTC().Format(time.RFC3339),
+			tagTaken:    opts.Taken.UTC().Format(takenLayout),
 			tagDatadir:  below,
 		})}},
 	})
@@ -145,7 +149,9 @@ func (b *Backend) List(ctx context.Context) ([]Snapshot, error) {
 		}
 		list = append(list, s)
 	}
-	slices.SortFunc(list, func(a, c Snapshot) int { return a.Taken.Compare(c.Taken) })
+	slices.SortFunc(list, func(a, c Snapshot) int {
+		return cmp.Or(a.Taken.Compare(c.Taken), cmp.Compare(a.Position.Timeline, c.Position.Timeline), cmp.Compare(a.Position.Sequence, c.Position.Sequence))
+	})
 	return list, nil
 }
 
