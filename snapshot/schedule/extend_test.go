@@ -170,7 +170,7 @@ func TestRetentionBySizeCannotBeExtended(t *testing.T) {
 		defer stop()
 		time.Sleep(2 * hour)
 		w.topic.set(func(s *simTopic) { s.retention.Bytes, s.first = 1<<30, 60 })
-		time.Sleep(time.Minute)
+		time.Sleep(2 * time.Minute)
 		if rang := w.bell.of(AlertExtension); len(rang) != 1 || len(w.topic.sets) > 0 {
 			t.Errorf("%v, set to %v", rang, w.topic.sets)
 		}

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync/atomic"
-
 )
 
 // Source is what snapshots are taken of.
