@@ -95,18 +95,22 @@ versitygw: versitygw-install ## a real S3 server over a directory on 127.0.0.1:7
 versitygw-install: ## versitygw into .cache/bin (built from its Go module, once)
 	@$(GO) run ./tools/versitygw/cmd/versitygw -install
 
+.PHONY: alertmanager-install
+alertmanager-install: # a Prometheus Alertmanager into .cache/bin (built from its Go module, once), for the tests of alerts
+	@$(GO) run ./tools/alertmanager/cmd -install
+
 .PHONY: compiler
 compiler: # the race detector needs cgo
 	@$(call debian,gcc,gcc libc6-dev)
 
 .PHONY: test
-test: compiler $(GETH) $(OLD_GETH) kafka-install moto-install versitygw-install bin/drover-race ## everything that CI runs: vet, unit tests and end-to-end tests on real geth, with the race detector
+test: compiler $(GETH) $(OLD_GETH) kafka-install moto-install versitygw-install alertmanager-install bin/drover-race ## everything that CI runs: vet, unit tests and end-to-end tests on real geth, with the race detector
 	$(GO) vet ./...
 	$(GO) test -race -timeout 20m $(UNIT)
 	$(GO) test -p 1 -timeout 40m -v -run "$(or $(RUN),.)" ./e2e/...
 
 .PHONY: unit
-unit: $(GETH) kafka-install moto-install versitygw-install ## unit tests alone, without the race detector
+unit: $(GETH) kafka-install moto-install versitygw-install alertmanager-install ## unit tests alone, without the race detector
 	$(GO) test -timeout 20m $(UNIT)
 
 .PHONY: soak

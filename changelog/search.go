@@ -45,7 +45,8 @@ func join(ctx context.Context, p pages, at Position) (int64, error) {
 	}
 	if at.Offset >= first && at.Offset < next {
 		entries, err := p.page(ctx, at.Offset, 1)
-		if err != nil {
+		// Retention may have moved the topic's beginning meanwhile: the search tells whether that matters.
+		if err != nil && !errors.Is(err, ErrNotRetained) {
 			return 0, err
 		}
 		if len(entries) > 0 && entries[0].Offset == at.Offset && endsAt(&entries[0], at) {

@@ -237,6 +237,25 @@ func TestRetentionIsJudgedBySequence(t *testing.T) {
 	}
 }
 
+func TestJoinIsNotMisledByRetentionThatMovesMeanwhile(t *testing.T) {
+	var frames []Frame
+	for seq := uint64(1); seq <= 10; seq++ {
+		frames = append(frames, testBatch(1, seq, 1, 1)...)
+	}
+	for dropped, want := range map[int64]error{5: nil, 6: ErrNotRetained} {
+		p := list(0, frames)
+		p.forget = func() { p.trim(dropped) }
+		// Stands behind the frame at offset 4: what it reads next is at offset 5.
+		offset, err := join(t.Context(), p, Position{Cluster: "test", Timeline: 1, Sequence: 5, Offset: 4})
+		if !errors.Is(err, want) || err == nil && offset != 5 {
+			t.Errorf("%d frames dropped while it looked: offset %d, %v", dropped, offset, err)
+		}
+		if gone := new(NotRetainedError); want != nil && (!errors.As(err, &gone) || gone.Position.Sequence != 5) {
+			t.Errorf("%d frames dropped: the error does not name the position: %v", dropped, err)
+		}
+	}
+}
+
 func TestJoinAcrossTimelines(t *testing.T) {
 	var frames []Frame
 	for seq := uint64(1); seq <= 10; seq++ {

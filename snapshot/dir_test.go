@@ -73,23 +73,8 @@ func TestDirectoryStoreThatIsNotMountedIsNotEmpty(t *testing.T) {
 	}
 }
 
-// smallDisk mounts a tmpfs of so many bytes.
-func smallDisk(t *testing.T, size string) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
-		t.Skip("no small disk: mounting needs root:", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
 func TestDirectoryStoreThatIsFullSaysSoAndGoesOn(t *testing.T) {
-	disk := smallDisk(t, "4m")
+	disk, _ := mountSmallDisk(t, "4m")
 	store := openDir(t, filepath.Join(disk, "store"))
 	put := func(key string, n int) error {
 		return store.Put(t.Context(), key, bytes.NewReader(make([]byte, n)), int64(n))

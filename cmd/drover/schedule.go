@@ -64,12 +64,16 @@ func scheduleFlags() []cli.Flag {
 		stringFlag("compression", "", "zstd or none (default: none for a directory, zstd for other stores)"),
 		intFlag("parallel", 4, "files at once"),
 		boolFlag("no-hard-links", "copy tables even where a hard link would do, so that snapshots survive a bad disk"),
+		stringFlag("notes", "", "directory or s3://… that all schedulers of the cluster see, for their lease and notes (default: --store, which ebs: cannot be)"),
 		stringFlag("node", "", "name of this node in snapshots and notes (default: the host's)"),
 	}
 }
 
 func runSnapshotSchedule(c *cli.Context) error {
-	store, logger, err := openSnapshots(c, "datadir", "kafka.brokers")
+	if err := required(c, "cluster", "store", "datadir", "kafka.brokers"); err != nil {
+		return err
+	}
+	logger, err := newLogger(c)
 	if err != nil {
 		return err
 	}
@@ -84,7 +88,7 @@ func runSnapshotSchedule(c *cli.Context) error {
 		return err
 	}
 	defer log.Close()
-	s, err := newScheduler(c, store, log, registry, logger)
+	s, err := newScheduler(c, log, registry, logger)
 	if err != nil {
 		return err
 	}
@@ -98,14 +102,28 @@ func runSnapshotSchedule(c *cli.Context) error {
 	return errors.Join(snapshotview.Report(os.Stdout, report), err)
 }
 
-func newScheduler(c *cli.Context, store snapshot.Store, log *changelog.Log, registry prometheus.Registerer, logger *slog.Logger) (*schedule.Scheduler, error) {
-	source, err := snapshotSource(c, store, log, logger)
-	if err != nil {
-		return nil, err
+// scheduleBackend opens --store, and the store of the scheduler's notes.
+func scheduleBackend(c *cli.Context, log *changelog.Log, progress *schedule.Progress, logger *slog.Logger) (backend schedule.Backend, notes snapshot.Store, err error) {
+	if name := orElse(c.String("notes"), c.String("store")); isEBS(name) {
+		return nil, nil, usageError(errors.New("--notes is missing: EBS keeps no lease, so name a directory that all schedulers see, or s3://…"))
+	} else if notes, err = openStore(c, name, logger); err != nil {
+		return nil, nil, err
 	}
-	progress := new(schedule.Progress)
+	if isEBS(c.String("store")) {
+		if err := required(c, "work-dir"); err != nil {
+			return nil, nil, err
+		}
+		backend, err = ebsCluster(c, log, true, progress.Show, logger)
+		return backend, notes, err
+	}
+	store := notes
+	if c.String("notes") != "" {
+		if store, err = openStore(c, c.String("store"), logger); err != nil {
+			return nil, nil, err
+		}
+	}
 	cluster := c.String("cluster")
-	backend, err := schedule.NewStore(schedule.StoreOptions{
+	backend, err = schedule.NewStore(schedule.StoreOptions{
 		Cluster: cluster, Store: store, Topic: log, Ancient: c.String("datadir.ancient"), Compression: snapshot.Compression(c.String("compression")),
 		NoHardLinks: c.Bool("no-hard-links"), Node: c.String("node"), DroverVersion: version, Parallel: c.Int("parallel"),
 		WorkDir: c.String("work-dir"), SampleFraction: c.Float64("sample"),
@@ -114,6 +132,16 @@ func newScheduler(c *cli.Context, store snapshot.Store, log *changelog.Log, regi
 		Margin: c.Int64("margin"), DropBroken: c.Bool("drop-broken"), OrphanAge: c.Duration("orphan-age"),
 		Scheduler: progress, Logger: logger,
 	})
+	return backend, notes, err
+}
+
+func newScheduler(c *cli.Context, log *changelog.Log, registry prometheus.Registerer, logger *slog.Logger) (*schedule.Scheduler, error) {
+	progress := new(schedule.Progress)
+	backend, notes, err := scheduleBackend(c, log, progress, logger)
+	if err != nil {
+		return nil, err
+	}
+	source, err := snapshotSource(c, log, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +153,7 @@ func newScheduler(c *cli.Context, store snapshot.Store, log *changelog.Log, regi
 		return nil, fmt.Errorf("--alert: %w", err)
 	}
 	return schedule.New(schedule.Options{
-		Cluster: cluster, Topic: log, Backend: backend, Source: source, Notes: store, Interval: c.Duration("interval"),
+		Cluster: c.String("cluster"), Topic: log, Backend: backend, Source: source, Notes: notes, Interval: c.Duration("interval"),
 		CheckEvery: c.Duration("check-every"), RetryMin: c.Duration("retry.min"), RetryMax: c.Duration("retry.max"),
 		WarnBelow: c.Duration("warn-below"), CriticalBelow: c.Duration("critical-below"), FailuresAlarm: c.Int("failures-alarm"),
 		RepeatEvery: c.Duration("alert.repeat"), Alerter: alerter,
@@ -135,13 +163,20 @@ func newScheduler(c *cli.Context, store snapshot.Store, log *changelog.Log, regi
 }
 
 // snapshotSource is what the scheduler takes snapshots of.
-func snapshotSource(c *cli.Context, store snapshot.Store, log *changelog.Log, logger *slog.Logger) (schedule.Source, error) {
+func snapshotSource(c *cli.Context, log *changelog.Log, logger *slog.Logger) (schedule.Source, error) {
 	if c.Bool("live") {
 		return schedule.Live(c.String("datadir")), nil
+	}
+	if isEBS(c.String("store")) {
+		return nil, usageError(errors.New("--store ebs: takes snapshots of the volume of a running node: add --live"))
 	}
 	return schedule.OwnReplica(schedule.ReplicaOptions{
 		Datadir: c.String("datadir"), Logger: logger,
 		CatchUp: func(ctx context.Context, datadir string) error {
+			store, err := openStore(c, c.String("store"), logger)
+			if err != nil {
+				return err
+			}
 			if err := restore(ctx, c.String("cluster"), store, snapshot.Select{}, datadir, nil, logger); err != nil {
 				return err
 			}

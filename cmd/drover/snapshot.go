@@ -31,8 +31,13 @@ func snapshotCommand() *cli.Command {
 // snapshotFlags are those of every snapshot command. Brokers are optional where a store alone tells enough.
 func snapshotFlags(more ...cli.Flag) []cli.Flag {
 	flags := append(commonFlags(), kafkaFlags()...)
-	flags = append(flags, storeFlags()...)
+	flags = append(append(flags, storeFlags()...), ebsFlags()...)
 	return append(flags, more...)
+}
+
+// ignoreSpaceFlag is for file systems that compress, or share what is the same.
+func ignoreSpaceFlag() cli.Flag {
+	return boolFlag("ignore-free-space", "begin although the files do not seem to fit on the disk")
 }
 
 func snapshotCreateCommand() *cli.Command {
@@ -56,6 +61,9 @@ func snapshotCreateCommand() *cli.Command {
 }
 
 func runSnapshotCreate(c *cli.Context) error {
+	if isEBS(c.String("store")) {
+		return createEBS(c)
+	}
 	store, logger, err := openSnapshots(c, "datadir")
 	if err != nil {
 		return err
@@ -95,6 +103,9 @@ func snapshotListCommand() *cli.Command {
 		Description: "With --kafka.brokers HEADROOM is the time until Kafka drops what a replica started from the snapshot reads first.",
 		Flags:       snapshotFlags(boolFlag("json", "an array instead of the table, the oldest first")),
 		Action: func(c *cli.Context) error {
+			if isEBS(c.String("store")) {
+				return listEBS(c)
+			}
 			store, _, err := openSnapshots(c)
 			if err != nil {
 				return err
@@ -103,27 +114,36 @@ func snapshotListCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			var headrooms snapshotview.Headrooms
-			if c.String("kafka.brokers") != "" {
-				if headrooms, err = measureHeadrooms(c, list); err != nil {
-					return err
-				}
+			if c.String("kafka.brokers") == "" {
+				return showList(c, list, nil)
 			}
-			if c.Bool("json") {
-				return snapshotview.ListJSON(os.Stdout, list, headrooms)
+			log, err := openLog(c, "drover-snapshot")
+			if err != nil {
+				return err
 			}
-			return snapshotview.List(os.Stdout, list, headrooms, time.Now())
+			defer log.Close()
+			return showList(c, list, log)
 		},
 	}
 }
 
-// measureHeadrooms asks the change log how long each snapshot can still be started from.
-func measureHeadrooms(c *cli.Context, list []*snapshot.Snapshot) (snapshotview.Headrooms, error) {
-	log, err := openLog(c, "drover-snapshot")
-	if err != nil {
-		return nil, err
+// showList writes snapshots with their headroom, where the change log is known.
+func showList(c *cli.Context, list []*snapshot.Snapshot, log *changelog.Log) error {
+	var headrooms snapshotview.Headrooms
+	if log != nil {
+		var err error
+		if headrooms, err = measureHeadrooms(c.Context, log, list); err != nil {
+			return err
+		}
 	}
-	defer log.Close()
+	if c.Bool("json") {
+		return snapshotview.ListJSON(os.Stdout, list, headrooms)
+	}
+	return snapshotview.List(os.Stdout, list, headrooms, time.Now())
+}
+
+// measureHeadrooms asks the change log how long each snapshot can still be started from.
+func measureHeadrooms(ctx context.Context, log *changelog.Log, list []*snapshot.Snapshot) (snapshotview.Headrooms, error) {
 	headrooms := make(snapshotview.Headrooms)
 	for _, s := range list {
 		if s.Broken != nil {
@@ -131,7 +151,7 @@ func measureHeadrooms(c *cli.Context, list []*snapshot.Snapshot) (snapshotview.H
 		}
 		point := schedule.PointOf(s)
 		point.Usable = true // how long it could be, if it is not yet
-		m, err := schedule.Measure(c.Context, log, []schedule.Point{point}, time.Now)
+		m, err := schedule.Measure(ctx, log, []schedule.Point{point}, time.Now)
 		if err != nil {
 			return nil, err
 		}
@@ -151,6 +171,7 @@ func snapshotVerifyCommand() *cli.Command {
 			stringFlag("work-dir", "", "directory for a throw-away copy of the database (default: beside a directory store)"),
 			float64Flag("sample", 1, "the part of the state to walk, from 0 to 1, where all of it takes too long"),
 			intFlag("parallel", 4, "files at once"),
+			ignoreSpaceFlag(),
 			boolFlag("json", "what was verified, instead of a line"),
 		),
 		Action: runSnapshotVerify,
@@ -158,13 +179,17 @@ func snapshotVerifyCommand() *cli.Command {
 }
 
 func runSnapshotVerify(c *cli.Context) error {
+	if isEBS(c.String("store")) {
+		return verifyEBS(c)
+	}
 	store, logger, err := openSnapshots(c)
 	if err != nil {
 		return err
 	}
 	opts := snapshot.VerifyOptions{
 		Cluster: c.String("cluster"), Store: store, Select: snapshot.Select{ID: c.String("id"), Unverified: true}, WorkDir: c.String("work-dir"),
-		SampleFraction: c.Float64("sample"), Parallel: c.Int("parallel"), DroverVersion: version, Logger: logger,
+		SampleFraction: c.Float64("sample"), Parallel: c.Int("parallel"), IgnoreFreeSpace: c.Bool("ignore-free-space"),
+		DroverVersion: version, Logger: logger,
 	}
 	if c.String("kafka.brokers") != "" {
 		log, err := openLog(c, "drover-snapshot")
@@ -205,6 +230,7 @@ func snapshotRestoreCommand() *cli.Command {
 			boolFlag("unverified", "also one that was not verified"),
 			intFlag("parallel", 8, "files at once"),
 			boolFlag("no-hard-links", "copy tables even where a hard link would do"),
+			ignoreSpaceFlag(),
 			boolFlag("json", "what was restored, instead of a line"),
 		),
 		Action: runSnapshotRestore,
@@ -212,17 +238,20 @@ func snapshotRestoreCommand() *cli.Command {
 }
 
 func runSnapshotRestore(c *cli.Context) error {
+	which := snapshot.Select{ID: c.String("id"), Block: given[uint64](c, "block"), Unverified: c.Bool("unverified")}
+	if before := c.Timestamp("before"); before != nil {
+		which.Before = *before
+	}
+	if isEBS(c.String("store")) {
+		return restoreEBS(c, which)
+	}
 	store, logger, err := openSnapshots(c, "datadir")
 	if err != nil {
 		return err
 	}
 	opts := snapshot.RestoreOptions{
-		Cluster: c.String("cluster"), Store: store, Datadir: c.String("datadir"), Parallel: c.Int("parallel"),
-		Select:      snapshot.Select{ID: c.String("id"), Block: given[uint64](c, "block"), Unverified: c.Bool("unverified")},
-		NoHardLinks: c.Bool("no-hard-links"), Logger: logger,
-	}
-	if before := c.Timestamp("before"); before != nil {
-		opts.Select.Before = *before
+		Cluster: c.String("cluster"), Store: store, Datadir: c.String("datadir"), Parallel: c.Int("parallel"), Select: which,
+		NoHardLinks: c.Bool("no-hard-links"), IgnoreFreeSpace: c.Bool("ignore-free-space"), Logger: logger,
 	}
 	var res snapshot.RestoreResult
 	err = withBar(func(progress func(snapshot.Progress)) error {
@@ -269,6 +298,9 @@ func keepFlags() []cli.Flag {
 }
 
 func runSnapshotPrune(c *cli.Context) error {
+	if isEBS(c.String("store")) {
+		return pruneEBS(c)
+	}
 	store, logger, err := openSnapshots(c, "kafka.brokers")
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"log/slog"
 	"strings"
 
@@ -12,7 +13,7 @@ import (
 
 // storeFlags name a store and how to get at it.
 func storeFlags() []cli.Flag {
-	return append([]cli.Flag{stringFlag("store", "", "where the snapshots are: a directory or s3://BUCKET/PREFIX")}, s3Flags()...)
+	return append([]cli.Flag{stringFlag("store", "", "where the snapshots are: a directory, s3://BUCKET/PREFIX, or ebs: for snapshots of the datadir's EBS volume")}, s3Flags()...)
 }
 
 // s3Flags matter for stores in S3. Credentials come from where every AWS program takes them, never from a flag.
@@ -29,6 +30,9 @@ func s3Flags() []cli.Flag {
 
 // openStore opens what --store, or the first part of a --snapshot REF, names.
 func openStore(c *cli.Context, name string, logger *slog.Logger) (snapshot.Store, error) {
+	if isEBS(name) {
+		return nil, usageError(errors.New("EBS snapshots come back as volumes: run `drover snapshot restore --store ebs:` first, then start on what it mounted"))
+	}
 	if !strings.HasPrefix(name, "s3://") {
 		return snapshot.OpenDir(name)
 	}

@@ -21,7 +21,7 @@ import (
 )
 
 // retained is how long frames stay, once a scheduler is at work: short, but some times what a snapshot takes on a slow machine.
-const retained = 20 * time.Second
+const retained = 30 * time.Second
 
 // scheduled is a cluster with a store of snapshots.
 type scheduled struct {

@@ -28,6 +28,9 @@ type ClusterOptions struct {
 	// Topic finds the Kafka offset of a master's position; nil: it is unknown.
 	Topic snapshot.Topic
 
+	// FastRestore names availability zones in which the newest verified snapshot has fast restore; those before it lose it there.
+	FastRestore []string
+
 	// Of Verify, as in snapshot.VerifyOptions.
 	SampleFraction float64
 	Replay         func(ctx context.Context, datadir string) error
@@ -227,7 +230,35 @@ func (c *Cluster) Verify(ctx context.Context, id string) (err error) {
 	if err != nil {
 		return c.failed(ctx, r.From.ID, err)
 	}
-	return c.MarkUsable(ctx, r.From.ID, done.At)
+	if err := c.MarkUsable(ctx, r.From.ID, done.At); err != nil {
+		return err
+	}
+	return c.moveFastRestore(ctx, r.From)
+}
+
+// moveFastRestore enables fast restore of a snapshot that was verified, and disables it for older ones: it is paid for by the hour.
+func (c *Cluster) moveFastRestore(ctx context.Context, to Snapshot) error {
+	if len(c.opts.FastRestore) == 0 {
+		return nil
+	}
+	all, err := c.Backend.List(ctx)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(all, func(s Snapshot) bool { return s.usable() && s.Taken.After(to.Taken) }) {
+		return nil // an old one was verified anew
+	}
+	if err := c.EnableFastRestore(ctx, to.ID, c.opts.FastRestore...); err != nil {
+		return err
+	}
+	for _, s := range all {
+		if s.usable() && s.ID != to.ID {
+			if err := c.DisableFastRestore(ctx, s.ID, c.opts.FastRestore...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // failed takes the mark from a snapshot that is damaged.

@@ -1,0 +1,113 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/drover-io/drover/e2e/harness/rig"
+)
+
+const noSpace = "no space left on device"
+
+// Fault 16: the replica's disk is full. It says so and is not ready, its position stays, and when there is space again it goes on.
+func TestFullDiskOfTheReplica(t *testing.T) {
+	f := rig.Generate(t, rig.Size{Blocks: 80, Txs: 60})
+	c := newCluster(t, f)
+	c.ReplicaFlags = rig.Fresh
+	disk := rig.SmallDisk(t, "256m")
+	datadir := filepath.Join(disk.Dir, "replica")
+	rig.CopyTree(t, c.CopyAtRest(t, "copy", 1), datadir)
+	master, replica := c.StartMaster(t), c.StartReplica(t, datadir)
+	master.Feed(t, f.Blocks[:10]...)
+	rig.SameHead(t, time.Minute, master, replica)
+
+	disk.Fill(t)
+	master.Feed(t, f.Blocks[10:60]...)
+	rig.Until(t, time.Minute, func(ctx context.Context) error {
+		if !replica.Running() {
+			return nil // to be started again by whoever looks after it
+		}
+		s, err := replica.Status(ctx)
+		if err != nil || s.Ready || !strings.Contains(strings.Join(s.Reasons, "; "), noSpace) {
+			return errors.Join(errors.New("the replica does not say that its disk is full"), err)
+		}
+		return nil
+	})
+	if !strings.Contains(replica.Tail(200), noSpace) {
+		t.Errorf("the log does not say what is wrong:\n%s", replica.Tail(20))
+	}
+	disk.Free(t)
+	if !replica.Running() {
+		replica = c.StartReplica(t, datadir)
+	}
+	rig.SameHead(t, 2*time.Minute, master, replica)
+	master.Feed(t, f.Blocks[60:]...)
+	rig.SameHead(t, time.Minute, master, replica)
+	master.End(t)
+	replica.End(t)
+	c.Sync(t, time.Minute, datadir)
+	rig.RequireEqual(t, c.Master, datadir)
+}
+
+// Fault 16: the master's disk is full, in the middle of what geth writes. What it committed before reaches the replicas, and
+// when there is space again, master and geth go on, on the same disk, without a hole and on the same timeline.
+func TestFullDiskOfTheMaster(t *testing.T) {
+	f := rig.Generate(t, rig.Size{Blocks: 80, Txs: 60})
+	c := newCluster(t, f)
+	c.ReplicaFlags = rig.Fresh
+	disk := rig.SmallDisk(t, "256m")
+	datadir := c.CopyAtRest(t, "replica", 1)
+	full := c.At(t, filepath.Join(disk.Dir, "master"))
+	rig.CopyTree(t, c.Master, full.Master)
+	master, replica := full.StartMaster(t), c.StartReplica(t, datadir)
+	master.Feed(t, f.Blocks[:10]...)
+	rig.SameHead(t, time.Minute, master, replica)
+	geth := master.Geth(t)
+
+	disk.Fill(t)
+	fed := 10
+	for ; fed < 60; fed++ {
+		if err := master.FeedOne(t.Context(), f.Blocks[fed]); err != nil {
+			t.Logf("geth refuses block %d: %v", fed+1, err)
+			break
+		}
+	}
+	if fed == 60 {
+		t.Fatal("the fault did not fire: geth wrote 50 blocks to a full disk")
+	}
+	if master.Running() {
+		_ = master.Signal(syscall.SIGTERM) // some failures end geth, with some it answers on and writes no more
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	code, err := master.Wait(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the master ended with %d", code)
+	rig.Gone(t, geth)
+	if !strings.Contains(master.Tail(500), noSpace) {
+		t.Errorf("the log does not say what is wrong:\n%s", master.Tail(20))
+	}
+
+	disk.Free(t)
+	master = full.StartMaster(t)
+	height, err := master.Height(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	master.Feed(t, f.Blocks[height:]...)
+	rig.SameHead(t, 2*time.Minute, master, replica)
+	if s, err := replica.Status(t.Context()); err != nil || s.Timeline != 1 {
+		t.Errorf("timeline %d, %v: nothing that geth counted as written was lost", s.Timeline, err)
+	}
+	master.End(t)
+	replica.End(t)
+	c.Sync(t, time.Minute, datadir)
+	rig.RequireEqual(t, full.Master, datadir)
+}
