@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/drover-io/drover/e2e/harness/rig"
+	"github.com/drover-io/drover/tools/disk"
 )
 
 const noSpace = "no space left on device"
@@ -19,14 +20,14 @@ func TestFullDiskOfTheReplica(t *testing.T) {
 	f := rig.Generate(t, rig.Size{Blocks: 80, Txs: 60})
 	c := newCluster(t, f)
 	c.ReplicaFlags = rig.Fresh
-	disk := rig.SmallDisk(t, "256m")
-	datadir := filepath.Join(disk.Dir, "replica")
+	small := disk.Small(t, "256m")
+	datadir := filepath.Join(small.Dir, "replica")
 	rig.CopyTree(t, c.CopyAtRest(t, "copy", 1), datadir)
 	master, replica := c.StartMaster(t), c.StartReplica(t, datadir)
 	master.Feed(t, f.Blocks[:10]...)
 	rig.SameHead(t, time.Minute, master, replica)
 
-	disk.Fill(t)
+	small.Fill(t)
 	master.Feed(t, f.Blocks[10:60]...)
 	rig.Until(t, time.Minute, func(ctx context.Context) error {
 		if !replica.Running() {
@@ -41,7 +42,7 @@ func TestFullDiskOfTheReplica(t *testing.T) {
 	if !strings.Contains(replica.Tail(200), noSpace) {
 		t.Errorf("the log does not say what is wrong:\n%s", replica.Tail(20))
 	}
-	disk.Free(t)
+	small.Free(t)
 	if !replica.Running() {
 		replica = c.StartReplica(t, datadir)
 	}
@@ -60,16 +61,16 @@ func TestFullDiskOfTheMaster(t *testing.T) {
 	f := rig.Generate(t, rig.Size{Blocks: 80, Txs: 60})
 	c := newCluster(t, f)
 	c.ReplicaFlags = rig.Fresh
-	disk := rig.SmallDisk(t, "256m")
+	small := disk.Small(t, "256m")
 	datadir := c.CopyAtRest(t, "replica", 1)
-	full := c.At(t, filepath.Join(disk.Dir, "master"))
+	full := c.At(t, filepath.Join(small.Dir, "master"))
 	rig.CopyTree(t, c.Master, full.Master)
 	master, replica := full.StartMaster(t), c.StartReplica(t, datadir)
 	master.Feed(t, f.Blocks[:10]...)
 	rig.SameHead(t, time.Minute, master, replica)
 	geth := master.Geth(t)
 
-	disk.Fill(t)
+	small.Fill(t)
 	fed := 10
 	for ; fed < 60; fed++ {
 		if err := master.FeedOne(t.Context(), f.Blocks[fed]); err != nil {
@@ -95,7 +96,7 @@ func TestFullDiskOfTheMaster(t *testing.T) {
 		t.Errorf("the log does not say what is wrong:\n%s", master.Tail(20))
 	}
 
-	disk.Free(t)
+	small.Free(t)
 	master = full.StartMaster(t)
 	height, err := master.Height(t.Context())
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/drover-io/drover/snapshot"
 	"github.com/drover-io/drover/snapshot/storetest"
+	"github.com/drover-io/drover/tools/disk"
 )
 
 func openDir(t *testing.T, path string) *snapshot.DirStore {
@@ -74,8 +75,8 @@ func TestDirectoryStoreThatIsNotMountedIsNotEmpty(t *testing.T) {
 }
 
 func TestDirectoryStoreThatIsFullSaysSoAndGoesOn(t *testing.T) {
-	disk, _ := mountSmallDisk(t, "4m")
-	store := openDir(t, filepath.Join(disk, "store"))
+	small := disk.Small(t, "4m").Dir
+	store := openDir(t, filepath.Join(small, "store"))
 	put := func(key string, n int) error {
 		return store.Put(t.Context(), key, bytes.NewReader(make([]byte, n)), int64(n))
 	}

@@ -1,4 +1,5 @@
-package rig
+// Package disk gives tests a file system that is small, or full.
+package disk
 
 import (
 	"errors"
@@ -14,8 +15,8 @@ type Disk struct {
 	Dir string
 }
 
-// SmallDisk mounts a tmpfs of so many bytes ("256m"). That needs root: without it the test is skipped, but not in CI.
-func SmallDisk(t *testing.T, size string) *Disk {
+// Small mounts a tmpfs of so many bytes ("256m"). That needs root: without it the test is skipped, but not in CI.
+func Small(t *testing.T, size string) *Disk {
 	t.Helper()
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
@@ -30,6 +31,14 @@ func SmallDisk(t *testing.T, size string) *Disk {
 		}
 	})
 	return &Disk{Dir: dir}
+}
+
+// Resize changes how much the disk holds.
+func (d *Disk) Resize(t *testing.T, size string) {
+	t.Helper()
+	if err := syscall.Mount("tmpfs", d.Dir, "tmpfs", syscall.MS_REMOUNT, "size="+size); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (d *Disk) ballast() string { return filepath.Join(d.Dir, "ballast") }
