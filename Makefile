@@ -97,7 +97,7 @@ versitygw-install: ## versitygw into .cache/bin (built from its Go module, once)
 
 .PHONY: alertmanager-install
 alertmanager-install: # a Prometheus Alertmanager into .cache/bin (built from its Go module, once), for the tests of alerts
-	@$(GO) run ./tools/alertmanager/cmd -install
+	@$(GO) run ./tools/alertmanager/cmd/alertmanager -install
 
 .PHONY: compiler
 compiler: # the race detector needs cgo

@@ -64,7 +64,9 @@ func ebsCluster(c *cli.Context, log *changelog.Log, attaches bool, progress func
 	}
 	if log != nil {
 		opts.Topic = log
-		opts.Replay = func(ctx context.Context, datadir string) error { return replay(ctx, c.String("cluster"), log, datadir, logger) }
+		opts.Replay = func(ctx context.Context, datadir string) error {
+			return replay(ctx, c.String("cluster"), log, datadir, logger)
+		}
 	}
 	return ebs.NewCluster(opts)
 }

@@ -25,6 +25,7 @@ const (
 type feeder struct {
 	f      *rig.Chain
 	random *rand.Rand
+	pause  time.Duration // between blocks
 
 	chain    []*types.Block // from block 1 up to the head
 	branches uint64
@@ -38,7 +39,7 @@ type feeder struct {
 }
 
 func newFeeder(f *rig.Chain, seed uint64) *feeder {
-	return &feeder{f: f, random: rand.New(rand.NewPCG(seed, 1)), masters: make(chan *rig.Node), done: make(chan struct{})}
+	return &feeder{f: f, random: rand.New(rand.NewPCG(seed, 1)), pause: feedPause, masters: make(chan *rig.Node), done: make(chan struct{})}
 }
 
 // run feeds until ctx ends. The block at work is finished: the chain ends in geth's head.
@@ -55,7 +56,7 @@ func (d *feeder) run(ctx context.Context, master *rig.Node) {
 			d.heads.Add(1)
 			select {
 			case <-ctx.Done():
-			case <-time.After(feedPause): // a consensus client's slot, not a wait
+			case <-time.After(d.pause): // a consensus client's slot, not a wait
 			}
 		case d.kills.Load() > seen:
 			select {

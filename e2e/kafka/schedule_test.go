@@ -37,7 +37,7 @@ type scheduled struct {
 // newScheduled starts a master that is fed, and makes a first usable snapshot.
 func newScheduled(t *testing.T, name string) *scheduled {
 	t.Helper()
-	f := rig.Generate(t, rig.Size{Blocks: 0, Txs: 20})
+	f := rig.Generate(t, rig.Size{Blocks: 0, Txs: 2}) // what is verified grows with the chain
 	c := newCluster(t, name, f, sharedKafka(t))
 	s := &scheduled{cluster: c, path: filepath.Join(c.Dir, "store")}
 	rig.MakeDir(t, s.path)
@@ -48,6 +48,7 @@ func newScheduled(t *testing.T, name string) *scheduled {
 	}
 	s.log = c.OpenLog(t)
 	s.feeder = newFeeder(f, 1)
+	s.feeder.pause = 2 * feedPause
 	ctx, cancel := context.WithCancel(t.Context())
 	s.stop = cancel
 	t.Cleanup(cancel)

@@ -10,14 +10,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/drover-io/drover/ops/process"
 	localserver "github.com/drover-io/drover/tools/server"
@@ -53,7 +48,7 @@ func Start(ctx context.Context, opts Options) (*Alertmanager, error) {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	a.Server, err = localserver.Start(ctx, localserver.Options{
-		Name: "alertmanager", Dir: dir, Port: opts.Port, Ready: ready,
+		Name: "alertmanager", Dir: dir, Port: opts.Port, Ready: localserver.Answers("/-/ready"),
 		Command: func(addr string) process.Command {
 			return process.Command{Path: binary, Args: []string{
 				"--config.file=" + config, "--storage.path=" + filepath.Join(dir, "data"), "--web.listen-address=" + addr,
@@ -100,45 +95,10 @@ func configuration(opts Options) []byte {
 	return config
 }
 
-func ready(ctx context.Context, addr string) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/-/ready", nil)
-	if err != nil {
-		return err
-	}
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
-	if err != nil {
-		return err
-	}
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return errors.New(resp.Status)
-	}
-	return nil
-}
-
 // Version is the module version that Install builds.
 const Version = "v0.28.1"
 
 // Install builds Alertmanager into .cache/bin if it is not there, and returns its path.
 func Install(ctx context.Context) (string, error) {
-	cache, err := localserver.Cache()
-	if err != nil {
-		return "", err
-	}
-	binary := filepath.Join(cache, "bin", "alertmanager-"+Version)
-	return binary, localserver.Install(binary, func(partial string) error {
-		// go install names the file itself.
-		dir := partial + ".gobin"
-		defer os.RemoveAll(dir)
-		cmd := exec.CommandContext(ctx, "go", "install", "github.com/prometheus/alertmanager/cmd/alertmanager@"+Version)
-		cmd.Env = append(os.Environ(), "GOBIN="+dir, "GOFLAGS=", "CGO_ENABLED=0")
-		cmd.Dir = cache // not a module: its go.mod would have a say
-		if out, err := cmd.CombinedOutput(); err != nil {
-			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-			return fmt.Errorf("%w: cannot build Alertmanager %s: is the Go module proxy reachable? (%w: %s)", localserver.ErrMissing, Version, err, lines[len(lines)-1])
-		}
-		return os.Rename(filepath.Join(dir, "alertmanager"), partial)
-	})
+	return localserver.InstallGo(ctx, "github.com/prometheus/alertmanager/cmd/alertmanager", Version)
 }

@@ -1,10 +1,14 @@
 package localserver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -51,6 +55,30 @@ func Install(target string, make func(partial string) error) error {
 		return errors.Join(err, os.RemoveAll(partial))
 	}
 	return os.Rename(partial, target)
+}
+
+// InstallGo builds a program of a Go module, as github.com/versity/versitygw/cmd/versitygw, into .cache/bin if it is not there,
+// and returns its path.
+func InstallGo(ctx context.Context, pkg, version string) (string, error) {
+	cache, err := Cache()
+	if err != nil {
+		return "", err
+	}
+	name := path.Base(pkg)
+	binary := filepath.Join(cache, "bin", name+"-"+version)
+	return binary, Install(binary, func(partial string) error {
+		// go install names the file itself.
+		dir := partial + ".gobin"
+		defer os.RemoveAll(dir)
+		cmd := exec.CommandContext(ctx, "go", "install", pkg+"@"+version)
+		cmd.Env = append(os.Environ(), "GOBIN="+dir, "GOFLAGS=", "CGO_ENABLED=0")
+		cmd.Dir = cache // not a module: its go.mod would have a say
+		if out, err := cmd.CombinedOutput(); err != nil {
+			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+			return fmt.Errorf("%w: cannot build %s %s: is the Go module proxy reachable? (%w: %s)", ErrMissing, name, version, err, lines[len(lines)-1])
+		}
+		return os.Rename(filepath.Join(dir, name), partial)
+	})
 }
 
 // lock waits for an advisory lock, which ends with the process at the latest.

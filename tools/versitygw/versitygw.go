@@ -10,15 +10,9 @@ package localversitygw
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/drover-io/drover/ops/process"
 	localserver "github.com/drover-io/drover/tools/server"
@@ -76,7 +70,7 @@ func Start(ctx context.Context, opts Options) (*Gateway, error) {
 				Env: []string{"ROOT_ACCESS_KEY=" + AccessKey, "ROOT_SECRET_KEY=" + SecretKey},
 			}
 		},
-		Ready: healthy,
+		Ready: localserver.Answers("/health"),
 	})
 	if err != nil {
 		os.RemoveAll(g.temp)
@@ -111,43 +105,7 @@ func (g *Gateway) MakeBucket(name string) error { return os.Mkdir(filepath.Join(
 // BucketDir is where the objects of a bucket are, as files.
 func (g *Gateway) BucketDir(name string) string { return filepath.Join(g.root, name) }
 
-func healthy(ctx context.Context, addr string) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/health", nil)
-	if err != nil {
-		return err
-	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return errors.New(resp.Status)
-	}
-	return nil
-}
-
 // Install builds versitygw into .cache/bin if it is not there, and returns its path.
 func Install(ctx context.Context) (string, error) {
-	cache, err := localserver.Cache()
-	if err != nil {
-		return "", err
-	}
-	binary := filepath.Join(cache, "bin", "versitygw-"+Version)
-	return binary, localserver.Install(binary, func(partial string) error {
-		// go install names the file itself.
-		dir := partial + ".gobin"
-		defer os.RemoveAll(dir)
-		cmd := exec.CommandContext(ctx, "go", "install", "github.com/versity/versitygw/cmd/versitygw@"+Version)
-		cmd.Env = append(os.Environ(), "GOBIN="+dir, "GOFLAGS=", "CGO_ENABLED=0")
-		cmd.Dir = cache // not a module: its go.mod would have a say
-		if out, err := cmd.CombinedOutput(); err != nil {
-			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-			return fmt.Errorf("%w: cannot build versitygw %s: is the Go module proxy reachable? (%w: %s)", localserver.ErrMissing, Version, err, lines[len(lines)-1])
-		}
-		return os.Rename(filepath.Join(dir, "versitygw"), partial)
-	})
+	return localserver.InstallGo(ctx, "github.com/versity/versitygw/cmd/versitygw", Version)
 }

@@ -6,20 +6,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
 	localmoto "github.com/drover-io/drover/tools/moto"
+	localserver "github.com/drover-io/drover/tools/server"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "moto:", err)
-		os.Exit(1)
-	}
-}
+func main() { os.Exit(localserver.Main("moto", run)) }
 
 func run(ctx context.Context) error {
 	install := flag.Bool("install", false, "only get it, then end")
@@ -34,12 +26,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer s.Close()
-	fmt.Printf("moto serves AWS at %s (pid %d), in memory\n\n  export AWS_ENDPOINT_URL=%s AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=any AWS_REGION=us-east-1\n\nCtrl-C ends it.\n",
+	fmt.Printf("moto serves AWS at %s (pid %d), in memory\n\n  export AWS_ENDPOINT_URL=%s AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=any AWS_REGION=us-east-1\n",
 		s.URL(), s.PID(), s.URL())
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-s.Exited():
-		return fmt.Errorf("it ended; its log is %s", s.LogFile())
-	}
+	return s.Serve(ctx)
 }

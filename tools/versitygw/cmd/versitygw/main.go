@@ -6,20 +6,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
+	localserver "github.com/drover-io/drover/tools/server"
 	localversitygw "github.com/drover-io/drover/tools/versitygw"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "versitygw:", err)
-		os.Exit(1)
-	}
-}
+func main() { os.Exit(localserver.Main("versitygw", run)) }
 
 func run(ctx context.Context) error {
 	install := flag.Bool("install", false, "only build it, then end")
@@ -39,12 +31,7 @@ func run(ctx context.Context) error {
 	if err := g.MakeBucket(*bucket); err != nil && !os.IsExist(err) {
 		return err
 	}
-	fmt.Printf("versitygw %s serves %s at %s (pid %d)\n\n  export AWS_ACCESS_KEY_ID=%s AWS_SECRET_ACCESS_KEY=%s AWS_REGION=%s\n  store s3://%s, endpoint %s, path style\n\nCtrl-C ends it.\n",
+	fmt.Printf("versitygw %s serves %s at %s (pid %d)\n\n  export AWS_ACCESS_KEY_ID=%s AWS_SECRET_ACCESS_KEY=%s AWS_REGION=%s\n  store s3://%s, endpoint %s, path style\n",
 		localversitygw.Version, g.BucketDir(""), g.URL(), g.PID(), localversitygw.AccessKey, localversitygw.SecretKey, localversitygw.Region, *bucket, g.URL())
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-g.Exited():
-		return fmt.Errorf("it ended; its log is %s", g.LogFile())
-	}
+	return g.Serve(ctx)
 }

@@ -6,20 +6,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
 	localalertmanager "github.com/drover-io/drover/tools/alertmanager"
+	localserver "github.com/drover-io/drover/tools/server"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "alertmanager:", err)
-		os.Exit(1)
-	}
-}
+func main() { os.Exit(localserver.Main("alertmanager", run)) }
 
 func run(ctx context.Context) error {
 	install := flag.Bool("install", false, "only get it, then end")
@@ -34,11 +26,6 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer a.Close()
-	fmt.Printf("Alertmanager serves at %s (pid %d); its receiver is nobody\n\nCtrl-C ends it.\n", a.URL(), a.PID())
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-a.Exited():
-		return fmt.Errorf("it ended; its log is %s", a.LogFile())
-	}
+	fmt.Printf("Alertmanager serves at %s (pid %d); its receiver is nobody\n", a.URL(), a.PID())
+	return a.Serve(ctx)
 }
