@@ -64,7 +64,7 @@ func (b *Bar) End() {
 // Describe is one line: what is done, how far, how fast, how long it will take.
 func Describe(p snapshot.Progress) string {
 	const width = 24
-	count := func(n int64) string { return size(n) }
+	count := size
 	if strings.Contains(p.Phase, "state") { // trie nodes, not bytes
 		count = func(n int64) string { return fmt.Sprintf("%d nodes", n) }
 	}

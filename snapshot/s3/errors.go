@@ -57,7 +57,7 @@ var (
 )
 
 // classify finds the snapshot package's error and what the operator can do.
-func (s *Store) classify(err error) (kind error, hint string) {
+func (s *Store) classify(err error) (kind error, hint string) { //nolint:staticcheck // kind is what is found, no failure
 	status := statusOf(err)
 	switch {
 	case isCode(err, "NoSuchBucket"):

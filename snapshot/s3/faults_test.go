@@ -38,7 +38,7 @@ func TestAPutGoesOnAfterCutConnections(t *testing.T) {
 	if r.fired.Load() != 3 {
 		t.Fatalf("%d connections were cut", r.fired.Load())
 	}
-	wantContent(t, ctx, s, "object", body)
+	wantContent(ctx, t, s, "object", body)
 }
 
 func TestAGetGoesOnAfterCutConnections(t *testing.T) {
@@ -50,7 +50,7 @@ func TestAGetGoesOnAfterCutConnections(t *testing.T) {
 	}
 	r.cutOut.Store(minPartSize / 2)
 	r.cuts.Store(4)
-	wantContent(t, ctx, s, "object", body)
+	wantContent(ctx, t, s, "object", body)
 	if r.fired.Load() != 4 {
 		t.Fatalf("%d connections were cut", r.fired.Load())
 	}
@@ -68,7 +68,7 @@ func TestAConnectionThatStandsStillIsGivenUp(t *testing.T) {
 	if r.fired.Load() != 2 {
 		t.Fatalf("%d connections were held", r.fired.Load())
 	}
-	wantContent(t, ctx, s, "object", body)
+	wantContent(ctx, t, s, "object", body)
 }
 
 func TestASlowServerIsNoFault(t *testing.T) {
@@ -79,7 +79,7 @@ func TestASlowServerIsNoFault(t *testing.T) {
 	if err := s.Put(ctx, "object", bytes.NewReader(body), int64(len(body))); err != nil {
 		t.Fatal(err)
 	}
-	wantContent(t, ctx, s, "object", body)
+	wantContent(ctx, t, s, "object", body)
 }
 
 func TestAWriteWhoseAnswerIsLostCountsOnce(t *testing.T) {
@@ -96,7 +96,7 @@ func TestAWriteWhoseAnswerIsLostCountsOnce(t *testing.T) {
 	if _, err := s.Replace(ctx, "lease", []byte("two"), created); err != nil || r.fired.Load() != 1 {
 		t.Fatalf("replace: %v (%d answers lost)", err, r.fired.Load())
 	}
-	wantContent(t, ctx, s, "lease", []byte("two"))
+	wantContent(ctx, t, s, "lease", []byte("two"))
 
 	loseOneAnswer()
 	if _, err := s.Create(ctx, "lease", []byte("two")); !errors.Is(err, snapshot.ErrExists) {
@@ -130,8 +130,8 @@ func TestAPutGoesOnWhenTheServerIsKilledAndComesBack(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	wantContent(t, ctx, s, "object", body)
-	wantContent(t, ctx, s, "before", body)
+	wantContent(ctx, t, s, "object", body)
+	wantContent(ctx, t, s, "before", body)
 }
 
 func TestAServerThatStaysAwayLeavesNothingHalfMade(t *testing.T) {
@@ -151,7 +151,7 @@ func TestAServerThatStaysAwayLeavesNothingHalfMade(t *testing.T) {
 	if err := g.Restart(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if list := keys(t, ctx, s); len(list) > 0 {
+	if list := keys(ctx, t, s); len(list) > 0 {
 		t.Fatalf("%v is listed", list)
 	}
 	if n, err := s.CleanUploads(ctx, -time.Minute); n != 1 || err != nil {
@@ -160,7 +160,7 @@ func TestAServerThatStaysAwayLeavesNothingHalfMade(t *testing.T) {
 	if err := s.Put(ctx, "object", bytes.NewReader(body), int64(len(body))); err != nil {
 		t.Fatal(err)
 	}
-	wantContent(t, ctx, s, "object", body)
+	wantContent(ctx, t, s, "object", body)
 }
 
 // uploaderEnv makes the test binary an uploader without end: see TestAKilledUploaderLeavesNothingHalfMade.
@@ -195,13 +195,13 @@ func TestAKilledUploaderLeavesNothingHalfMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	uploader.Wait()
-	if list := keys(t, ctx, s); len(list) != 1 || list[0] != "before" {
+	if list := keys(ctx, t, s); len(list) != 1 || list[0] != "before" {
 		t.Fatalf("listed: %v", list)
 	}
 	if _, err := read(ctx, s, "object"); !errors.Is(err, snapshot.ErrNotFound) {
 		t.Fatalf("get: %v", err)
 	}
-	if ids := uploads(t, ctx, s); len(ids) != 1 {
+	if ids := uploads(ctx, t, s); len(ids) != 1 {
 		t.Fatalf("unfinished uploads: %v", ids)
 	}
 	if n, err := s.CleanUploads(ctx, -time.Minute); n != 1 || err != nil {
@@ -243,10 +243,10 @@ func TestAFullServerIsReported(t *testing.T) {
 	}
 	err := s.Put(ctx, "object", &endless{}, 32*minPartSize)
 	wantOneLine(t, err, snapshot.ErrFull, "put object", "make room")
-	if list := keys(t, ctx, s); len(list) != 1 || list[0] != "before" {
+	if list := keys(ctx, t, s); len(list) != 1 || list[0] != "before" {
 		t.Fatalf("listed: %v", list)
 	}
-	wantContent(t, ctx, s, "before", []byte("x"))
+	wantContent(ctx, t, s, "before", []byte("x"))
 	if err := s.Put(ctx, "small", strings.NewReader("y"), 1); err != nil {
 		t.Fatalf("the failed upload's parts still fill the disk: %v", err)
 	}

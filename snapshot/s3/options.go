@@ -220,19 +220,19 @@ type stallConn struct {
 }
 
 func (c *stallConn) Read(p []byte) (int, error) {
-	c.Conn.SetDeadline(time.Now().Add(c.stall)) // an error here comes again from Read
+	_ = c.Conn.SetDeadline(time.Now().Add(c.stall)) // an error here comes again from Read
 	n, err := c.Conn.Read(p)
 	if n > 0 {
-		c.Conn.SetDeadline(time.Now().Add(c.stall))
+		_ = c.Conn.SetDeadline(time.Now().Add(c.stall))
 	}
 	return n, err
 }
 
 func (c *stallConn) Write(p []byte) (int, error) {
-	c.Conn.SetDeadline(time.Now().Add(c.stall))
+	_ = c.Conn.SetDeadline(time.Now().Add(c.stall))
 	n, err := c.Conn.Write(p)
 	if n > 0 {
-		c.Conn.SetDeadline(time.Now().Add(c.stall))
+		_ = c.Conn.SetDeadline(time.Now().Add(c.stall))
 	}
 	return n, err
 }

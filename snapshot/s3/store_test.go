@@ -100,7 +100,7 @@ func read(ctx context.Context, s *Store, key string) ([]byte, error) {
 	return io.ReadAll(r)
 }
 
-func wantContent(t *testing.T, ctx context.Context, s *Store, key string, want []byte) {
+func wantContent(ctx context.Context, t *testing.T, s *Store, key string, want []byte) {
 	t.Helper()
 	got, err := read(ctx, s, key)
 	if err != nil {
@@ -111,7 +111,7 @@ func wantContent(t *testing.T, ctx context.Context, s *Store, key string, want [
 	}
 }
 
-func keys(t *testing.T, ctx context.Context, s *Store) (list []string) {
+func keys(ctx context.Context, t *testing.T, s *Store) (list []string) {
 	t.Helper()
 	for o, err := range s.List(ctx, "") {
 		if err != nil {
@@ -123,7 +123,7 @@ func keys(t *testing.T, ctx context.Context, s *Store) (list []string) {
 }
 
 // uploads are the unfinished ones below the store's prefix.
-func uploads(t *testing.T, ctx context.Context, s *Store) (ids []string) {
+func uploads(ctx context.Context, t *testing.T, s *Store) (ids []string) {
 	t.Helper()
 	out, err := s.client.ListMultipartUploads(ctx, &s3.ListMultipartUploadsInput{Bucket: &s.bucket, Prefix: aws.String(s.prefix)})
 	if err != nil {
@@ -184,10 +184,10 @@ func TestASourceOfAnotherLengthIsNotStored(t *testing.T) {
 			if _, ok := errors.AsType[*sourceError](err); !ok {
 				t.Errorf("%d bytes said to be %d: %v", size, said, err)
 			}
-			if list := keys(t, ctx, s); len(list) > 0 {
+			if list := keys(ctx, t, s); len(list) > 0 {
 				t.Fatalf("%d bytes said to be %d: %v is there", size, said, list)
 			}
-			if ids := uploads(t, ctx, s); len(ids) > 0 {
+			if ids := uploads(ctx, t, s); len(ids) > 0 {
 				t.Fatalf("%d bytes said to be %d: the upload was not aborted", size, said)
 			}
 		}
@@ -204,7 +204,7 @@ func TestACancelledPutIsAborted(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || errors.Is(err, snapshot.ErrUnreachable) {
 		t.Fatalf("%v", err)
 	}
-	if list, ids := keys(t, ctx, s), uploads(t, ctx, s); len(list) > 0 || len(ids) > 0 {
+	if list, ids := keys(ctx, t, s), uploads(ctx, t, s); len(list) > 0 || len(ids) > 0 {
 		t.Fatalf("objects %v and uploads %v are left", list, ids)
 	}
 }
@@ -281,13 +281,13 @@ func TestCleanUploadsLeavesYoungOnes(t *testing.T) {
 	if n, err := s.CleanUploads(ctx, time.Hour); n != 0 || err != nil {
 		t.Fatalf("%d removed, %v", n, err)
 	}
-	if err := s.Clean(); err != nil || len(uploads(t, ctx, s)) != 3 {
-		t.Fatalf("Clean leaves %d, %v", len(uploads(t, ctx, s)), err)
+	if err := s.Clean(); err != nil || len(uploads(ctx, t, s)) != 3 {
+		t.Fatalf("Clean leaves %d, %v", len(uploads(ctx, t, s)), err)
 	}
 	if n, err := s.CleanUploads(ctx, -time.Minute); n != 3 || err != nil {
 		t.Fatalf("%d removed, %v", n, err)
 	}
-	if ids := uploads(t, ctx, other); len(ids) != 3 {
+	if ids := uploads(ctx, t, other); len(ids) != 3 {
 		t.Fatalf("of another prefix's three uploads %d are left", len(ids))
 	}
 }

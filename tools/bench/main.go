@@ -19,19 +19,17 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
 	switch {
 	case err == nil:
 	case errors.Is(err, flag.ErrHelp), errors.Is(err, errUsage):
 		if errors.Is(err, errUsage) {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 		}
-		stop()
 		os.Exit(2)
 	default:
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		stop()
 		os.Exit(1)
 	}
 }

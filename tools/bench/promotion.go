@@ -118,7 +118,7 @@ func (p *promotions) open(ctx context.Context) (err error) {
 	if p.master, err = p.startMaster(ctx, "master-0", datadir); err != nil {
 		return err
 	}
-	p.watcher, _, err = p.startReplica(ctx, "watcher")
+	p.watcher, _, err = p.startReplica("watcher")
 	return err
 }
 
@@ -165,7 +165,7 @@ func (p *promotions) startMaster(ctx context.Context, name, datadir string, flag
 }
 
 // startReplica starts one that catches up from the genesis block.
-func (p *promotions) startReplica(ctx context.Context, name string) (s *server, datadir string, err error) {
+func (p *promotions) startReplica(name string) (s *server, datadir string, err error) {
 	state, err := chaindata.Inspect(harness.Chaindata(p.seed))
 	if err != nil {
 		return nil, "", err
@@ -195,7 +195,7 @@ func (p *promotions) startReplica(ctx context.Context, name string) (s *server, 
 
 // round promotes one replica. last is the head, next the block that the new master's geth is given.
 func (p *promotions) round(ctx context.Context, f *figure, round int, last, next *types.Block) error {
-	candidate, datadir, err := p.startReplica(ctx, fmt.Sprintf("candidate-%d", round+1))
+	candidate, datadir, err := p.startReplica(fmt.Sprintf("candidate-%d", round+1))
 	if err != nil {
 		return err
 	}

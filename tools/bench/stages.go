@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/drover-io/drover/chaindata"
@@ -195,7 +196,7 @@ func (s *stages) apply(ctx context.Context, name, cluster string, log replica.Ch
 		return speed{}, err
 	}
 	v, err := s.time(name, func() error {
-		work := append(beside, func(ctx context.Context) error {
+		work := append(slices.Clone(beside), func(ctx context.Context) error {
 			r, err := replica.New(replica.Options{Cluster: cluster, Log: log, Datadir: datadir, UntilSynced: true})
 			if err != nil {
 				return err

@@ -20,7 +20,7 @@ func leasePort(port int) (release func(), ok bool) {
 func firstEphemeralPort() int {
 	low := 32768
 	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
-		fmt.Sscan(string(text), &low) // keeps the kernel's default when it cannot be read
+		_, _ = fmt.Sscan(string(text), &low) // keeps the kernel's default when it cannot be read
 	}
 	return low
 }

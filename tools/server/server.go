@@ -144,7 +144,7 @@ func (s *Server) Restart(ctx context.Context) error {
 		}
 		select {
 		case <-p.Done():
-			return fmt.Errorf("%s ended as it started (%v): %s", s.opts.Name, p.Err(), p.Tail(5))
+			return fmt.Errorf("%s ended as it started: %w", s.opts.Name, errors.Join(p.Err(), errors.New(p.Tail(5))))
 		case <-ctx.Done():
 			return fmt.Errorf("%s does not answer on %s within %v (%w): %s", s.opts.Name, s.addr, s.opts.StartTimeout, err, s.lastLines(5))
 		case <-time.After(50 * time.Millisecond):
