@@ -15,6 +15,7 @@ import (
 // when the brokers are back everything arrives, once. DROVER_E2E_OUTAGE is how many seconds it lasts at least (1: until the
 // replica says so); ten minutes are part of `make soak`.
 func TestNothingIsLostInALongOutageOfAllBrokersOnRealKafka(t *testing.T) {
+	t.Parallel() // it waits for most of the time
 	least := time.Duration(rig.Number(t, "DROVER_E2E_OUTAGE", 1)) * time.Second
 	b := newStorm(t, "outage")
 	b.start(t)

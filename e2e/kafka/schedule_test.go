@@ -35,9 +35,10 @@ type scheduled struct {
 }
 
 // newScheduled starts a master that is fed, and makes a first usable snapshot.
-func newScheduled(t *testing.T, name string) *scheduled {
+// Each has a chain of its own, since they run side by side, with few transactions: what is verified grows with the chain.
+func newScheduled(t *testing.T, name string, txs int) *scheduled {
 	t.Helper()
-	f := rig.Generate(t, rig.Size{Blocks: 0, Txs: 2}) // what is verified grows with the chain
+	f := rig.Generate(t, rig.Size{Blocks: 0, Txs: txs})
 	c := newCluster(t, name, f, sharedKafka(t))
 	s := &scheduled{cluster: c, path: filepath.Join(c.Dir, "store")}
 	rig.MakeDir(t, s.path)
@@ -155,8 +156,9 @@ func (s *scheduled) boots(t *testing.T, name string) {
 // `make soak`) retention periods, in each of which every frame of the one before goes, while every third snapshot is made
 // to fail. Without it the same run ends in exit code 3.
 func TestSchedulerKeepsAClusterBootableThroughRetentionPeriods(t *testing.T) {
+	t.Parallel() // it waits for most of the time
 	periods := rig.Number(t, "DROVER_E2E_PERIODS", 3)
-	s := newScheduled(t, "periods")
+	s := newScheduled(t, "periods", 2)
 	scheduler := s.scheduler(t)
 	made, broken, since := 0, 0, time.Now()
 	for period := range periods {
@@ -245,7 +247,8 @@ func (i *inbox) has(name, severity, status string) bool {
 // Fault 15: snapshots fail for longer than the retention. People are told long before, prune refuses, and the topic's retention
 // is raised so that the newest usable snapshot stays one; when snapshots can be made again, it is put back.
 func TestRetentionIsExtendedWhileSnapshotsFailOnRealKafka(t *testing.T) {
-	s := newScheduled(t, "extended")
+	t.Parallel() // it waits for most of the time
+	s := newScheduled(t, "extended", 3)
 	receiver := new(inbox)
 	server := httptest.NewServer(receiver)
 	defer server.Close()
