@@ -16,6 +16,7 @@ const noSpace = "no space left on device"
 
 // Fault 16: the replica's disk is full. It says so and is not ready, its position stays, and when there is space again it goes on.
 func TestFullDiskOfTheReplica(t *testing.T) {
+	t.Parallel()
 	f := rig.Generate(t, rig.Size{Blocks: 80, Txs: 60})
 	c := newCluster(t, f)
 	c.ReplicaFlags = rig.Fresh
@@ -57,6 +58,7 @@ func TestFullDiskOfTheReplica(t *testing.T) {
 // Fault 16: the master's disk is full, in the middle of what geth writes. What it committed before reaches the replicas, and
 // when there is space again, master and geth go on, on the same disk, without a hole and on the same timeline.
 func TestFullDiskOfTheMaster(t *testing.T) {
+	t.Parallel()
 	f := rig.Generate(t, rig.Size{Blocks: 80, Txs: 60})
 	c := newCluster(t, f)
 	c.ReplicaFlags = rig.Fresh

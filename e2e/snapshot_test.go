@@ -13,6 +13,7 @@ import (
 // From nothing to serving: snapshots are taken of a master that works, the newest is verified, and a replica with an empty
 // datadir restores it, replays what came since and serves. An unverified snapshot is not started from.
 func TestReplicaStartsFromASnapshotOfARunningMaster(t *testing.T) {
+	t.Parallel()
 	f := rig.Generate(t, rig.Size{Blocks: 45, Txs: 20})
 	c := newCluster(t, f)
 	c.ReplicaFlags = rig.Fresh
