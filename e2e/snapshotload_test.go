@@ -20,7 +20,7 @@ import (
 func TestSnapshotsUnderFullLoadBecomeTheMaster(t *testing.T) {
 	t.Parallel()
 	count := rig.Number(t, "DROVER_E2E_SNAPSHOTS", 10)
-	f := rig.Generate(t, rig.Size{Blocks: 150, Txs: 100})
+	f := rig.Generate(t, rig.Size{Blocks: 150, Txs: 40})
 	c := newCluster(t, f)
 	c.ReplicaFlags = rig.Fresh
 	store := filepath.Join(c.Dir, "store")
