@@ -27,8 +27,5 @@ func Hold(ctx context.Context, store Store, cluster, name, purpose string, log *
 	return &Lease{inner}, held, nil
 }
 
-// Confirm renews the lease: when it returns nil, nobody else had it until now.
-func (l *Lease) Confirm(ctx context.Context) error { return l.lease.confirm(ctx) }
-
 // Release gives the lease up. Safe to call twice.
 func (l *Lease) Release() { l.lease.release() }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"log/slog"
 	"os"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/urfave/cli/v2"
 
 	"github.com/drover-io/drover/changelog"
@@ -87,11 +89,16 @@ func openLog(c *cli.Context, clientID string) (*changelog.Log, error) {
 	if err != nil {
 		return nil, err
 	}
+	return openRoleLog(c, clientID, nil, logger)
+}
+
+// openRoleLog opens the change log for a long-running role, whose registry gets its metrics.
+func openRoleLog(c *cli.Context, clientID string, registry prometheus.Registerer, logger *slog.Logger) (*changelog.Log, error) {
 	kafka, err := kafkaOptions(c)
 	if err != nil {
 		return nil, err
 	}
-	kafka.ClientID, kafka.Logger = clientID, logger
+	kafka.ClientID, kafka.Logger, kafka.Registerer = clientID, logger, registry
 	return changelog.Open(c.Context, kafka)
 }
 

@@ -6,7 +6,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/drover-io/drover/changelog"
 	"github.com/drover-io/drover/replica"
 )
 
@@ -61,13 +60,8 @@ func runReplica(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	kafka, err := kafkaOptions(c)
-	if err != nil {
-		return err
-	}
 	registry := newRegistry()
-	kafka.ClientID, kafka.Logger, kafka.Registerer = "drover-replica", logger, registry
-	log, err := changelog.Open(c.Context, kafka)
+	log, err := openRoleLog(c, "drover-replica", registry, logger)
 	if err != nil {
 		return err
 	}

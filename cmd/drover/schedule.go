@@ -77,13 +77,8 @@ func runSnapshotSchedule(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	kafka, err := kafkaOptions(c)
-	if err != nil {
-		return err
-	}
 	registry := newRegistry()
-	kafka.ClientID, kafka.Logger, kafka.Registerer = "drover-scheduler", logger, registry
-	log, err := changelog.Open(c.Context, kafka)
+	log, err := openRoleLog(c, "drover-scheduler", registry, logger)
 	if err != nil {
 		return err
 	}
